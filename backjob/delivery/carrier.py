@@ -145,6 +145,7 @@ class Carrier:
         """Do everything that is due. Returns the seconds until something else is. The caller has the turn."""
         self._run_posted()
         self._clocks.check_wall()
+        self._deliveries.try_slots()
         self._deliveries.run(self._clock.monotonic())
         if self._posted:
             return 0.0

@@ -266,15 +266,11 @@ class Deliveries(Sending):
     def _refused(self, job: Job, delivery: PendingDelivery) -> None:
         """A process that had no place refused the job: send it again in a moment. This counts as no failure."""
         delivery.refusals += 1
-        delivery.first_sent = None
         self._wait(job, delivery)
         delivery.is_whole = True
         self.places.refused.add(job.id)
         self._send_at(self._monotonic() + refusal_pause(delivery.refusals), delivery)
-        if job.deliver_by is not None:
-            changed = self._change(delivery, Changes(deliver_by=None))
-            if changed is not None:
-                delivery.job = evolve(changed, request=job.request)
+        self._waits_for_room(delivery, job, self._for_room(delivery))
 
     def _wait(self, job: Job, delivery: PendingDelivery) -> None:
         delivery.future, delivery.job, delivery.version, delivery.send_at = None, job, job.version, None

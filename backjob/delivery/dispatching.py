@@ -101,10 +101,11 @@ class Dispatcher:
         # A short lease first: if the store's answer is lost, the jobs do not wait for as long as if their messages were.
         jobs = self._store.take_due(DISPATCHED, DELIVERY_LEASE, limit, queues=frozenset(ready))
         for job in jobs:
-            # A slot is that of a process which died; the engine may need it for other jobs meanwhile.
+            # A slot or a deadline is that of a process which died; the engine may need the slot for other jobs meanwhile.
             lease = self.after * 2.0 ** min(job.delivery - 1, _MOST_DOUBLINGS)
             expect = Expect(version=job.version, unclaimed=True)
-            changed = self._store.change(job.id, expect, Changes(delivery=job.delivery + 1, lease=lease, slot=None))
+            changes = Changes(delivery=job.delivery + 1, lease=lease, slot=None, deliver_by=None)
+            changed = self._store.change(job.id, expect, changes)
             if changed is not None:
                 self.hand_over(changed)
         return len(jobs) == limit

@@ -19,6 +19,7 @@ from backjob.delivery.parts import DeliveryParts
 from backjob.delivery.pending import PendingDelivery
 from backjob.delivery.places import Places, Slots
 from backjob.delivery.proof import Proof
+from backjob.delivery.slotless import Slotless
 from backjob.lifecycle import DELIVERY_LEASE
 from backjob.model import UNSET, Changes, Expect, Job
 from backjob.process import RETRY_PAUSE, Outage
@@ -31,6 +32,7 @@ _CLAIMED_INTERVAL: Final = 5.0
 """Seconds between reads of a claimed job whose connection is lost and whose credentials only this process has."""
 _TURN: Final = 0.1
 """Seconds that a next slice lets other jobs go first if some wait."""
+_NONE: Final = Changes()
 _Action: TypeAlias = Callable[[PendingDelivery], None]
 
 
@@ -67,6 +69,7 @@ class Keeping:
         self.turn = threading.Lock()
         self.places = Places(parts)
         self.slots = Slots(parts)
+        self._slotless = Slotless()
         self._by_id: dict[str, PendingDelivery] = {}
         self._agenda: list[tuple[float, int, _Action, str]] = []
         self._order = count()
@@ -76,6 +79,7 @@ class Keeping:
         """Stop delivering a job, and close its connection."""
         delivery = self._by_id.pop(job_id, None)
         self.places.refused.discard(job_id)
+        self._slotless.discard(job_id)
         if delivery is not None and delivery.future is not None:
             delivery.future.cancel()
 
@@ -101,7 +105,9 @@ class Keeping:
 
     def _send_at(self, at: float, delivery: PendingDelivery) -> None:
         planned, delivery.send_at = delivery.send_at, at
-        if planned is None or at < planned:  # otherwise the earlier entry of the agenda plans the later one
+        if (
+            self._slotless.discard(delivery.job_id) or planned is None or at < planned
+        ):  # otherwise the earlier entry of the agenda plans the later one
             self._plan(at, self._make_ready, delivery)
 
     def _renew_at(self, at: float, delivery: PendingDelivery) -> None:
@@ -131,9 +137,9 @@ class Keeping:
 
     # --- leases -----------------------------------------------------------------------------------------------------
 
-    def _renewal(self, delivery: PendingDelivery) -> Changes:
-        """Return the changes that renew the lease, and write the deadline of the run if it was sent before."""
-        changes = Changes(lessee=self._lessee, lease=LEASE)
+    def _renewal(self, delivery: PendingDelivery, changes: Changes = _NONE) -> Changes:
+        """Return the changes that renew the lease too, and write the deadline of the run if it was sent before."""
+        changes = evolve(changes, lessee=self._lessee, lease=LEASE)
         if delivery.first_sent is None:
             return changes
         left = delivery.first_sent + self._parts.delivery_timeout - self._monotonic()
@@ -144,32 +150,49 @@ class Keeping:
             return  # this entry is out of date
         job = delivery.job
         is_ready = delivery.future is None and delivery.send_at is None
-        has_waited = delivery.ready_at + RETRY_PAUSE <= self._monotonic()  # else this pass may send it
+        has_waited = is_ready and delivery.ready_at + RETRY_PAUSE <= self._monotonic()  # else this pass may send it
+        changes = self._unsent(delivery) if has_waited else _NONE
         is_for_others = not (self._parts.keeps_leases or job is None or job.held)
-        if is_ready and has_waited and is_for_others:
-            # There was no room to send it in time: any process that has room may take it.
-            self._leave_to_others(delivery)
+        if has_waited and is_for_others:
+            # There was no room or proof to send it in time: any process that has them may take it.
+            self._leave_to_others(delivery, changes)
             return
-        changed = self._change(delivery, self._renewal(delivery))
+        changed = self._change(delivery, self._renewal(delivery, changes))
         if changed is None:
             return
         if job is not None:
             delivery.job = evolve(changed, request=job.request)
         self._renew_at(self._monotonic() + LEASE / 2, delivery)
 
-    def _leave_to_others(self, delivery: PendingDelivery) -> None:
+    def _for_room(self, delivery: PendingDelivery) -> Changes:
+        """Return the changes to a job that waits for nothing but room.
+
+        That never ends a job, so its delivery timeout begins anew when it is sent; and no earlier reason says why it waits.
+        """
+        delivery.first_sent = delivery.waiting_for = None
+        return Changes(deliver_by=None, waiting_for=None)
+
+    def _unsent(self, delivery: PendingDelivery) -> Changes:
+        """Return the changes to a job that waits for room, or for the proof of an address: that ends no job either."""
+        if self._proof.waiting is None:
+            return self._for_room(delivery)
+        delivery.first_sent = None
+        return Changes(deliver_by=None)
+
+    def _leave_to_others(self, delivery: PendingDelivery, changes: Changes = _NONE) -> None:
         """Give up the lease of a job that was not sent, and forget it, unless it was changed: then decide anew."""
-        if self._give_up_lease(delivery):
+        if self._give_up_lease(delivery, changes):
             self.drop(delivery.job_id)
         else:
             self._read_again(delivery)
 
-    def _give_up_lease(self, delivery: PendingDelivery) -> bool:
-        """Return whether the job was as this process knows it, so that its lease is given up."""
+    def _give_up_lease(self, delivery: PendingDelivery, changes: Changes = _NONE) -> bool:
+        """Return whether the job was as this process knows it, so that its lease is given up, and the changes are made."""
         expect = Expect(run=delivery.run, version=delivery.version, unclaimed=True)
         # A request that is on its way may still be claimed, and then the job needs its slot.
         slot = None if delivery.future is None else UNSET
-        return self._store.change(delivery.job_id, expect, Changes(lessee=None, lease=None, slot=slot)) is not None
+        changes = evolve(changes, lessee=None, lease=None, slot=slot)
+        return self._store.change(delivery.job_id, expect, changes) is not None
 
     def _change(self, delivery: PendingDelivery, changes: Changes) -> Job | None:
         """Change the job if it is as this process knows it. Otherwise return None, after `_read_again`."""
@@ -265,7 +288,7 @@ class Keeping:
         self._send_at(at, delivery)
 
     def _slot_freed(self, job: Job) -> None:
-        if self.slots.freed(job.queue):
+        if self.slots.freed(job.queue) or self._slotless.has(job.queue):
             self.places.must_poll = True
 
 

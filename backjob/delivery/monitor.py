@@ -19,7 +19,7 @@ from backjob.delivery.carrier import Carrier
 from backjob.delivery.keeping import LEASE, seconds_until_due
 from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.delivery.places import MOST_AHEAD
-from backjob.delivery.reaping import Reaper
+from backjob.delivery.reaping import Reaper, taken_over
 from backjob.delivery.relabelling import Relabelling
 from backjob.delivery.resting import Rest
 from backjob.delivery.writeback import Writeback
@@ -144,14 +144,10 @@ class Monitor(Carrier):
     def run_ended(self, job: Job) -> None:
         """Look for the next job of the queue now: a run of this job has ended, and it may have had the queue's last slot."""
         if job.queue in self._parts.queues:
-            self.slot_is_free()
+            self._post(self._slot_freed)
         if job.is_waiting:
             at = self._clock.monotonic() + seconds_until_due(job)
             self._post(lambda: self._set_alarm(at))
-
-    def slot_is_free(self) -> None:
-        """Look for the next job now: one that had a slot of its queue has ended in this process."""
-        self._post(self._slot_freed)
 
     def write_later(self, running: Reporting) -> None:
         """Write the pending changes of a running job when its next write is due."""
@@ -260,6 +256,7 @@ class Monitor(Carrier):
         if self._is_time_to_poll(now):
             self._next_poll = now + self._rest.interval(_POLL_INTERVAL)
             self._retrying(self._poll)
+            self._deliveries.try_slots()  # after the poll, which may have found a job that has been due for longer
             self._deliveries.run(now)
             if not self._rest.is_quiet:
                 self._retrying(self._dispatch)
@@ -347,7 +344,7 @@ class Monitor(Carrier):
         ahead = self._deliveries.places.ahead() if room <= _BATCH - MOST_AHEAD and not self._parts.queues else 0
         jobs = self._store.take_due(self.lessee, LEASE, room + ahead, full=full, queues=delivers)
         now = self._clock.monotonic()
-        for place, job in enumerate(jobs):
+        for place, job in enumerate(taken_over(self._store, jobs)):
             if job.queue in self._parts.dispatcher.queues:
                 # It has the slot of a process that died, so `full` did not leave it out. Its engine needs the slot itself.
                 expect = Expect(version=job.version, unclaimed=True)

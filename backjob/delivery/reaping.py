@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC
 from typing import Final
 
@@ -16,8 +16,9 @@ from backjob.delivery.parts import DeliveryParts
 from backjob.delivery.set_back import bring_forward, release_far_leases, renew_far_leases
 from backjob.endings import log_conclusion, write_conclusion
 from backjob.errors import StoreUnavailable
-from backjob.lifecycle import End, Late, after_run, late, past_end, reaped, timed_out
-from backjob.model import Job, Query
+from backjob.lifecycle import End, Late, after_run, is_leased, late, past_end, reaped, timed_out
+from backjob.model import Changes, Expect, Job, Query
+from backjob.protocols import Store
 
 _CLOCK_INTERVAL: Final = 60.0  # s
 _BATCH: Final = 100
@@ -30,9 +31,12 @@ def reap(parts: DeliveryParts, job: Job, reason: str, steady: float) -> Job | No
 
     ``reason`` is why the last attempt to deliver it failed. For ``steady`` (s) the clocks have not jumped. A run that has
     timed out while its process lives is only fenced if another follows: that one begins once the lease is over or the action
-    has returned.
+    has returned. A job that no process delivers waits on.
     """
     limit = late(job)
+    if limit is Late.UNDELIVERED and not is_leased(job):
+        _wait_on(parts.store, job)
+        return None
     needed = {Late.SILENT: job.error_timeout, Late.UNDELIVERED: parts.delivery_timeout}
     if limit is None or steady < needed.get(limit, 0):
         return None
@@ -46,6 +50,24 @@ def reap(parts: DeliveryParts, job: Job, reason: str, steady: float) -> Job | No
     if changed is not None:
         log_conclusion(job, conclusion)
     return changed
+
+
+def taken_over(store: Store, jobs: Iterable[Job]) -> Iterator[Job]:
+    """Yield these jobs, which this process has leased, without deadlines from before. A job that was changed is left out."""
+    for job in jobs:
+        current = _wait_on(store, job) if late(job) is Late.UNDELIVERED else job
+        if current is not None:
+            yield current
+
+
+def _wait_on(store: Store, job: Job) -> Job | None:
+    """Remove the deadline of a waiting job that no process delivered when it passed. Returns the job; None if it was changed.
+
+    The process that sent it has ended, and the site was down, or no engine took the job. Such waiting ends no job.
+    """
+    expect = Expect(run=job.run, version=job.version, unclaimed=True)
+    changed = store.change(job.id, expect, Changes(deliver_by=None))
+    return None if changed is None else evolve(changed, request=job.request)
 
 
 class Reaper:

@@ -60,6 +60,14 @@ class Sending(Keeping):
             events.append(self._proof.next_event())
         return min(events, default=None)
 
+    def try_slots(self) -> None:
+        """Have those jobs tried next that wait here for a slot of their queue, if it may have a free one."""
+        if self.room():
+            for delivery in self._slotless.next_ones(self.slots.full()):
+                if delivery.send_at is not None:
+                    delivery.send_at = self._monotonic()
+                    self._plan(delivery.send_at, self._make_ready, delivery)
+
     def run(self, now: float) -> None:
         """Do what is due: send, renew leases, read jobs again."""
         while self._agenda and self._agenda[0][0] <= now:
@@ -168,6 +176,7 @@ class Sending(Keeping):
         if delivery.first_sent is None:
             delivery.first_sent = now
         self.places.in_flight.add(future)
+        self._slotless.discard(job.id)
         job_id = job.id
         future.add_done_callback(lambda future: self._outcome_came(job_id, future))
 
@@ -220,6 +229,10 @@ class Sending(Keeping):
         elif job.queue in self.slots.full():
             self._wait_for_slot(delivery, job)
             return None
+        elif (earlier := self._slotless.before(job)) is not None:
+            earlier.send_at = None
+            self._ready.extendleft((job.id, earlier.job_id))
+            return None
         else:
             changed, is_free = self.slots.take(
                 job.queue, lambda slot: self._change(delivery, evolve(changes, slot=slot))
@@ -230,17 +243,32 @@ class Sending(Keeping):
 
     def _wait_for_slot(self, delivery: PendingDelivery, job: Job) -> None:
         at = self.slots.next_event() or self._monotonic()
-        if job.held or self._parts.keeps_leases:  # only this process can deliver it, or has to
-            self._send_at(at, delivery)
-        else:
-            self._leave_to_others(delivery)
+        changes = self._for_room(delivery)
+        if not (job.held or self._parts.keeps_leases):
+            self._leave_to_others(delivery, changes)
             self._set_alarm(at)
+        elif self._waits_for_room(delivery, job, changes):  # only this process can deliver it, or has to
+            if self._parts.keeps_leases:
+                self._send_at(at, delivery)
+            else:  # the poll comes first, so that it takes its turn
+                delivery.send_at = at
+                self._set_alarm(at)
+            self._slotless.add(delivery, job)
+
+    def _waits_for_room(self, delivery: PendingDelivery, job: Job, changes: Changes) -> bool:
+        """Write the changes of `_for_room`, if there are any. Returns False if the job was changed: that is decided anew."""
+        if job.deliver_by is None and job.waiting_for is None:
+            return True
+        changed = self._change(delivery, changes)
+        if changed is not None:
+            delivery.job = evolve(changed, request=job.request)
+        return changed is not None
 
     def _note_waiting(self) -> None:
         """Write why jobs wait for a proof, once for each job and reason, in passes of bounded length."""
         reason = self._proof.waiting
         waiting = [delivery for job_id in self._ready if (delivery := self._by_id.get(job_id)) is not None]
-        news = [one for one in waiting if reason is not None and one.job is not None and one.waiting_for != reason]
+        news = [one for one in waiting if reason is not None and one.job is not None and one.job.waiting_for != reason]
         for delivery in news[:_BATCH]:
             job = delivery.job
             changed = self._change(delivery, Changes(waiting_for=reason))
@@ -251,6 +279,7 @@ class Sending(Keeping):
     def _end(self, job: Job, end: End) -> None:
         changed = write_end(self._store, job, Expect(run=job.run, unclaimed=True), end)
         self._by_id.pop(job.id, None)
+        self._slotless.discard(job.id)
         if changed is not None:
             log_conclusion(job, end)
             self._parts.announce(changed)

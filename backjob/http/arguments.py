@@ -14,7 +14,7 @@ from attrs import frozen
 from backjob.errors import InvalidRequest
 from backjob.http.targets import join_query, normalise
 from backjob.http.values import json_text, pairs_of
-from backjob.model import Credentials, Headers, Request, clean_text
+from backjob.model import Credentials, Headers, Request, Seconds, clean_text, in_seconds
 
 CREDENTIAL_FIELDS: Final = frozenset({"authorization", "cookie"})
 MAX_HEADERS: Final = 8192
@@ -138,7 +138,7 @@ def check_value(argument: str, name: str, value: object) -> None:
         raise InvalidRequest(argument, f"the value of {name} must be text in Latin-1") from None
 
 
-def check_delay(delay: float | timedelta | datetime, now: datetime) -> datetime | float:
+def check_delay(delay: Seconds | datetime, now: datetime) -> datetime | float:
     """Return when the job is due, in seconds from now or as an aware datetime. Raises `InvalidRequest`."""
     if isinstance(delay, datetime):
         if delay.tzinfo is None or delay.utcoffset() is None:
@@ -146,19 +146,14 @@ def check_delay(delay: float | timedelta | datetime, now: datetime) -> datetime 
         if delay - now > _MAX_DELAY:
             raise InvalidRequest("delay", "more than ten years ahead")
         return 0.0 if delay <= now else delay.astimezone(UTC)
-    if isinstance(delay, timedelta):
-        delay = delay.total_seconds()
-    if (
-        isinstance(delay, bool)
-        or not isinstance(delay, int | float)
-        or (isinstance(delay, float) and math.isnan(delay))
-    ):
+    seconds = in_seconds(delay)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
         raise InvalidRequest("delay", f"must be seconds, a timedelta or an aware datetime, not {delay!r}")
-    if delay < 0:
-        raise InvalidRequest("delay", f"{delay!r} is in the past")
-    if delay > _MAX_DELAY.total_seconds():
+    if seconds < 0:
+        raise InvalidRequest("delay", f"{seconds!r} is in the past")
+    if seconds > _MAX_DELAY.total_seconds():
         raise InvalidRequest("delay", "more than ten years ahead")
-    return float(delay)
+    return float(seconds)
 
 
 def check_merge(merge: str) -> None:

@@ -13,7 +13,7 @@ from backjob.delivery.keeping import LEASE, seconds_until_due
 from backjob.errors import DeliveryRefused, InvalidRequest, JobNotFound, StoreUnavailable
 from backjob.jobs.engine import Engine
 from backjob.jobs.starting import require_address
-from backjob.lifecycle import DISPATCHED, is_leased
+from backjob.lifecycle import DISPATCHED, Late, is_leased, late
 from backjob.model import Changes, Expect, Job, JobState, is_storable
 from backjob.protocols import Transport
 from backjob.worker.offload import sleep
@@ -144,6 +144,8 @@ class _Call:
         """Lease a job, and give it to the carrier. Returns whether it was still as read."""
         written = self.engine.clock.monotonic()
         changes = Changes(lessee=self.carrier.lessee, lease=seconds_until_due(job) + LEASE)
+        if late(job) is Late.UNDELIVERED:  # the process that sent it died long ago
+            changes = evolve(changes, deliver_by=None)
         leased = self.engine.store.change(job.id, Expect(version=job.version, unclaimed=True), changes)
         if leased is None:
             return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import EllipsisType, TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
@@ -18,7 +18,7 @@ from backjob.jobs.options import Hook, Options
 from backjob.jobs.outside import Outside
 from backjob.jobs.starting import Terms, prepared
 from backjob.jobs.storing import Merge, started
-from backjob.model import DEFAULT_QUEUE, JobState
+from backjob.model import DEFAULT_QUEUE, JobState, Seconds
 from backjob.protocols import Clock, Files, Signer, Store, Transport
 
 __all__ = ["BackJob", "Merge", "StartOptions", "application_of", "check_options", "engine_of", "set_up_for_command"]
@@ -61,7 +61,8 @@ class BackJob(Inside, Outside):
     ``opentelemetry`` makes spans and metrics of jobs with the providers that the application has set; ``prometheus`` keeps
     metrics in prometheus_client's default registry. Each needs its extra, or raises `MissingExtra`.
 
-    Raises `InvalidRequest` for an invalid argument. Thread-safe, and safe across fork.
+    Each number of seconds may also be a timedelta. Raises `InvalidRequest` for an invalid argument. Thread-safe, and safe
+    across fork.
     """
 
     def __init__(
@@ -77,8 +78,8 @@ class BackJob(Inside, Outside):
         trusted_origins: Iterable[str] = (),
         page_template: str | os.PathLike[str] | None = None,
         status_prefix: str = "/backjob",
-        error_timeout: float = 3600,
-        delivery_timeout: float = 600,
+        error_timeout: Seconds = 3600,
+        delivery_timeout: Seconds = 600,
         completed_retention_days: float = 30,
         retention_days: float = 60,
         max_output: int = 1 << 20,
@@ -93,13 +94,13 @@ class BackJob(Inside, Outside):
         on_end: Callable[[JobState], object] | None = None,
         seal: bool = False,
         streams: int | None = None,
-        run_lease: float = 18,
+        run_lease: Seconds = 18,
         max_running: int | None = None,
         queues: Mapping[str, Mapping[str, Any]] | None = None,
         deliver: Iterable[str] | None = None,
-        redispatch_after: float = 600,
-        slice_time: float = 20,
-        drain_time: float = 25,
+        redispatch_after: Seconds = 600,
+        slice_time: Seconds = 20,
+        drain_time: Seconds = 25,
         files: Files | str | os.PathLike[str] | None = None,
         max_file: int = 1 << 30,
         max_result: int = 1 << 16,
@@ -208,15 +209,15 @@ class BackJob(Inside, Outside):
         headers: Mapping[str, str] | None = None,
         as_current_user: bool = True,
         as_owner: bool = False,
-        delay: float | timedelta | datetime = 0,
-        expires: float | timedelta | datetime | None = None,
+        delay: Seconds | datetime = 0,
+        expires: Seconds | datetime | None = None,
         retries: int = 0,
-        retry_delay: float | timedelta = 10,
+        retry_delay: Seconds = 10,
         queue: str = DEFAULT_QUEUE,
         scope: str = "",
         owner: str | EllipsisType | None = ...,
         merge: Merge = "never",
-        error_timeout: float | None = None,
+        error_timeout: Seconds | None = None,
         title: str | None = None,
         key: str | None = None,
         keep_request: bool = False,
@@ -333,6 +334,10 @@ class BackJob(Inside, Outside):
         """Remove the jobs past their retention age; returns how many. The monitor does it every hour."""
         return self._engine.retention.purge(self.store)
 
+    async def acleanup(self) -> int:
+        """`cleanup` that does not block the event loop."""
+        return await self._engine.offload(self.cleanup)
+
     def close(self) -> None:
         """Write what is pending, and close threads, connections and the store. Calling it twice does no harm."""
         self._engine.close()
@@ -371,15 +376,15 @@ class StartOptions(TypedDict, total=False):
     headers: Mapping[str, str] | None
     as_current_user: bool
     as_owner: bool
-    delay: float | timedelta | datetime
-    expires: float | timedelta | datetime | None
+    delay: Seconds | datetime
+    expires: Seconds | datetime | None
     retries: int
-    retry_delay: float | timedelta
+    retry_delay: Seconds
     queue: str
     scope: str
     owner: str | EllipsisType | None
     merge: Merge
-    error_timeout: float | None
+    error_timeout: Seconds | None
     title: str | None
     key: str | None
     keep_request: bool

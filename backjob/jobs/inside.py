@@ -176,6 +176,12 @@ class Inside(Tracking, Commands):
             running.error = failed(text or None)
         raise JobFailed(text)
 
+    async def afail(self, text: str = "", *, job_id: str | None = None) -> None:
+        """`fail` that does not block the event loop. Without a ``job_id`` it has nothing to wait for."""
+        if job_id is None:
+            self.fail(text)
+        await self._engine.offload(self.fail, text, job_id=job_id)
+
     def note_error(self, error: BaseException) -> None:
         """Keep an error that the framework turns into a response: it becomes the job's status text.
 

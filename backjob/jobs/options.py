@@ -16,7 +16,7 @@ from backjob.files import DirectoryFiles
 from backjob.http.arguments import MAX_HEADERS, check_label, check_number, check_value
 from backjob.http.inherited import cookie_names, credential_names, forwarded_names
 from backjob.http.public import public_url, trusted_origins
-from backjob.model import JobState
+from backjob.model import JobState, in_seconds
 from backjob.protocols import Capability, Clock, Files, Signer, Store, Transport, lacks
 from backjob.status.page import read_page_template
 from backjob.worker.running import CaptureOptions
@@ -41,11 +41,15 @@ _QUEUES_EXAMPLE: Final = '{"exports": {"max_running": 2}}'
 _QUEUE_SETTINGS: Final = ("dispatch", "max_running")
 
 
-def _number(default: float, least: float = 0) -> Any:
-    def check(_options: object, attribute: Attribute[float], value: object) -> None:
+def _at_least(least: float) -> Callable[[object, Attribute[Any], object], None]:
+    def check(_options: object, attribute: Attribute[Any], value: object) -> None:
         check_number(attribute.name, value, least)
 
-    return field(default=default, validator=check)
+    return check
+
+
+def _number(default: float) -> Any:
+    return field(default=default, validator=_at_least(0))
 
 
 def _check_count(_options: object, attribute: Attribute[int | None], value: object) -> None:
@@ -237,8 +241,10 @@ class Options:
     page_template: str | None = field(default=None, converter=_page_template)
     """The text of the application's own template of the page."""
     status_prefix: str = field(default="/backjob", validator=_check_prefix)
-    error_timeout: float = field(default=3600, validator=lambda *given: check_error_timeout(given[-1]))
-    delivery_timeout: float = _number(600, 1)
+    error_timeout: float = field(
+        default=3600, converter=in_seconds, validator=lambda *given: check_error_timeout(given[-1])
+    )
+    delivery_timeout: float = field(default=600, converter=in_seconds, validator=_at_least(1))
     completed_retention_days: float = _number(30)
     retention_days: float = _number(60)
     max_output: int = _count(1 << 20)
@@ -250,19 +256,19 @@ class Options:
     forward_headers: tuple[str, ...] = field(default=(), converter=_forward_headers)
     credential_headers: tuple[str, ...] = field(default=(), converter=_credential_headers)
     user_agent: str | None = field(default=None, validator=_check_user_agent)
-    slice_time: float = _number(20)
-    drain_time: float = _number(25)
+    slice_time: float = field(default=20, converter=in_seconds, validator=_at_least(0))
+    drain_time: float = field(default=25, converter=in_seconds, validator=_at_least(0))
     capture_stderr: bool = False
     capture_logging: int | None = field(default=None, converter=_logging)
     timestamp_output: bool = False
     on_end: Callable[[JobState], object] | None = None
     seal: bool = False
     streams: int | None = _count(None)
-    run_lease: float = _number(18, _SHORTEST_LEASE)
+    run_lease: float = field(default=18, converter=in_seconds, validator=_at_least(_SHORTEST_LEASE))
     max_running: int | None = field(default=None, validator=_check_max_running)
     queues: Mapping[str, Mapping[str, Any]] = field(factory=dict, validator=_check_queues)
     deliver: frozenset[str] | None = field(default=None, converter=_deliver)
-    redispatch_after: float = _number(600, 1)
+    redispatch_after: float = field(default=600, converter=in_seconds, validator=_at_least(1))
     files: Files | None = field(default=None, converter=_files)
     max_file: int = field(default=1 << 30, validator=_check_size)
     max_result: int = _count(1 << 16)

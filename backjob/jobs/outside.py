@@ -8,7 +8,7 @@ from typing import BinaryIO, Final
 
 from backjob.errors import InvalidRequest
 from backjob.jobs.engine import UsesEngine
-from backjob.model import JobState, Output, Query, Status, parse_position
+from backjob.model import JobState, Output, Query, Seconds, Status, in_seconds, parse_position
 from backjob.status.embedding import ElementOptions, Markup, element, text_of
 from backjob.worker.offload import sleep
 from backjob.worker.running import current
@@ -154,7 +154,7 @@ class Outside(UsesEngine):
             else:
                 pause.wait(item)
 
-    def join(self, job_id: str, timeout: float | None = None) -> JobState:
+    def join(self, job_id: str, timeout: Seconds | None = None) -> JobState:
         """Wait for the end, and return the final state. Raises `JobNotFound`, and `TimeoutError` after ``timeout`` s.
 
         In an action, it raises `InvalidRequest` unless the job has ended: both might wait for the place of the other.
@@ -177,10 +177,11 @@ class Outside(UsesEngine):
                 "in a job that on_end starts or after continue_later()",
             )
 
-    def _polls(self, job_id: str, timeout: float | None = None) -> Iterator[JobState | float]:
+    def _polls(self, job_id: str, timeout: Seconds | None = None) -> Iterator[JobState | float]:
         """Yield each new state, and between two polls the seconds to wait; ends after the final state."""
         clock = self._engine.clock
-        until = None if timeout is None else clock.monotonic() + timeout
+        limit = in_seconds(timeout)
+        until = None if limit is None else clock.monotonic() + limit
         wait = _MIN_INTERVAL
         last: JobState | None = None
         while True:
@@ -193,12 +194,44 @@ class Outside(UsesEngine):
             if until is not None:
                 left = until - clock.monotonic()
                 if left <= 0:
-                    raise TimeoutError(f"job {job_id} has not ended within {timeout:g} s: {state.status.name}")
+                    raise TimeoutError(f"job {job_id} has not ended within {limit:g} s: {state.status.name}")
                 wait = min(wait, left)
             yield wait
             wait = min(_MAX_INTERVAL, wait * 1.5)
 
     # --- for async handlers -----------------------------------------------------------------------------------------
+
+    async def aexists(self, job_id: str) -> bool:
+        """`exists` that does not block the event loop."""
+        return await self._engine.offload(self.exists, job_id)
+
+    async def ascope(self, job_id: str) -> str:
+        """`scope` that does not block the event loop."""
+        return await self._engine.offload(self.scope, job_id)
+
+    async def aelement(
+        self,
+        job_id: str,
+        *,
+        output: bool = False,
+        cancel: bool = False,
+        stream: bool = False,
+        label: str = "",
+        on_done_href: str | None = None,
+        texts: Mapping[str, str] | None = None,
+        lang: str | None = None,
+    ) -> Markup:
+        """`element` that does not block the event loop."""
+        options = ElementOptions(
+            output=output,
+            cancel=cancel,
+            stream=stream,
+            label=label,
+            on_done_href=on_done_href,
+            texts=texts,
+            lang=lang,
+        )
+        return await self._engine.offload(element, self._engine, job_id, options)
 
     async def astatus(self, job_id: str) -> JobState:
         """`status` that does not block the event loop."""
@@ -221,7 +254,7 @@ class Outside(UsesEngine):
             else:
                 await sleep(item)
 
-    async def ajoin(self, job_id: str, timeout: float | None = None) -> JobState:  # noqa: ASYNC109 - join's twin
+    async def ajoin(self, job_id: str, timeout: Seconds | None = None) -> JobState:  # noqa: ASYNC109 - join's twin
         """`join` for an async handler."""
         await self._engine.offload(self._check_join, job_id)
         polls = self._polls(job_id, timeout)

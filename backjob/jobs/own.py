@@ -12,6 +12,7 @@ from attrs import evolve
 from typing_extensions import override
 
 from backjob.clock import SystemClock
+from backjob.endings import log_conclusion
 from backjob.errors import SlotTaken
 from backjob.lifecycle import ended, late, overdue, reaped
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
@@ -185,7 +186,8 @@ class OwnJobs(Store):
         end = overdue(job)
         if job.label or end is None:
             return False
-        self.store.change(job.id, Expect(status=job.status, version=job.version), ended(end, job))
+        if self.store.change(job.id, Expect(status=job.status, version=job.version), ended(end, job)) is not None:
+            log_conclusion(job, end)
         return True
 
     def _relabelled(self, job: Job, sealer: Callable[[], Sealer | None]) -> bool:

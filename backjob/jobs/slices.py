@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from types import EllipsisType
 from typing import Any, Final, NoReturn
 
@@ -25,7 +24,7 @@ from backjob.http.arguments import check_number
 from backjob.http.values import text_of
 from backjob.jobs.cursors import checked_cursor, positions_of
 from backjob.jobs.engine import Engine, UsesEngine
-from backjob.model import JsonValue, short_text
+from backjob.model import JsonValue, Seconds, in_seconds, short_text
 from backjob.worker.running import Running, current
 
 _log = logging.getLogger("backjob")
@@ -131,21 +130,20 @@ class Slices(UsesEngine):
         """`continue_later` for an async handler."""
         self.continue_later(cursor)
 
-    def retry(self, delay: float | timedelta | None = None, text: str | None = None) -> NoReturn:
+    def retry(self, delay: Seconds | None = None, text: str | None = None) -> NoReturn:
         """End this run as failed; if the job has a retry left, another run follows after ``delay`` (s; None: the usual).
 
         The text is the reason, in the history of the job; without a retry left the job ends FAILED with it. Raises
         `InvalidRequest`; outside of a background request `BackgroundOnly`, or `NoCurrentRequest`.
         """
-        if isinstance(delay, timedelta):
-            delay = delay.total_seconds()
-        if delay is not None:
-            check_number("delay", delay, 0)
+        seconds = in_seconds(delay)
+        if seconds is not None:
+            check_number("delay", seconds, 0)
         reason = short_text(text_of("text", text)) if text else "the action called retry()"
         running = self._run_to_leave("retry")
-        raise leaving(running, JobRetried(reason, None if delay is None else float(delay)))
+        raise leaving(running, JobRetried(reason, None if seconds is None else float(seconds)))
 
-    async def aretry(self, delay: float | timedelta | None = None, text: str | None = None) -> NoReturn:
+    async def aretry(self, delay: Seconds | None = None, text: str | None = None) -> NoReturn:
         """`retry` for an async handler."""
         self.retry(delay, text)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import EllipsisType
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from backjob.http.values import text_of
 from backjob.jobs.engine import Engine
 from backjob.jobs.options import check_error_timeout, check_queue
 from backjob.lifecycle import DISPATCHED
-from backjob.model import DEFAULT_QUEUE, Caller, Credentials, Draft, Query, Request
+from backjob.model import DEFAULT_QUEUE, Caller, Credentials, Draft, Query, Request, Seconds, in_seconds
 from backjob.protocols import Capability, lacks
 from backjob.signing.tokens import new_job_id
 from backjob.worker.running import current
@@ -135,14 +135,14 @@ def with_user_agent(engine: Engine, request: Request) -> Request:
 class Terms:
     """The arguments of ``start()`` that say when, how often and as whom a job runs."""
 
-    delay: float | timedelta | datetime = 0
-    expires: float | timedelta | datetime | None = None
+    delay: Seconds | datetime = 0
+    expires: Seconds | datetime | None = None
     scope: str = ""
     owner: str | EllipsisType | None = ...
     as_owner: bool = False
-    error_timeout: float | None = None
+    error_timeout: Seconds | None = None
     retries: int = 0
-    retry_delay: float | timedelta = 10
+    retry_delay: Seconds = 10
     queue: str = DEFAULT_QUEUE
     title: str | None = None
     keep_request: bool = False
@@ -154,12 +154,11 @@ def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
     due = check_delay(terms.delay, engine.clock.now())
     if due != 0 and Capability.RETENTION in lacking:
         raise InvalidRequest("delay", "this store may drop a waiting job to make room: keep delayed jobs in a database")
-    expires = _expiry(engine, terms.expires)
-    timeout = engine.options.error_timeout if terms.error_timeout is None else terms.error_timeout
+    expires = _expiry(engine, terms.expires, due)
+    timeout = engine.options.error_timeout if terms.error_timeout is None else in_seconds(terms.error_timeout)
     check_error_timeout(timeout)
     check_number("retries", terms.retries, 0, whole=True)
-    retry_delay = terms.retry_delay
-    retry_delay = retry_delay.total_seconds() if isinstance(retry_delay, timedelta) else retry_delay
+    retry_delay = in_seconds(terms.retry_delay)
     check_number("retry_delay", retry_delay, 0)
     if terms.retries and Capability.RETENTION in lacking:
         raise InvalidRequest("retries", "this store may drop a waiting job to make room: keep such jobs in a database")
@@ -221,16 +220,23 @@ def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
     return evolve(draft, sealed=engine.sealer.seal(credentials, binding))
 
 
-def _expiry(engine: Engine, expires: float | timedelta | datetime | None) -> datetime | float | None:
+def _expiry(engine: Engine, expires: Seconds | datetime | None, due: datetime | float) -> datetime | float | None:
     if expires is None:
         return None
+    now = engine.clock.now()
     try:
-        moment = check_delay(expires, engine.clock.now())
+        moment = check_delay(expires, now)
     except InvalidRequest as error:
         raise InvalidRequest("expires", error.reason) from None
     if moment == 0:
         raise InvalidRequest("expires", f"{expires!r} is not in the future, so the job could never start")
+    if _seconds_until(moment, now) <= _seconds_until(due, now):
+        raise InvalidRequest("expires", f"{expires!r} is not after the delay, so the job could never start")
     return moment
+
+
+def _seconds_until(moment: datetime | float, now: datetime) -> float:
+    return (moment - now).total_seconds() if isinstance(moment, datetime) else moment
 
 
 def _check_as_owner(work: Prepared, owner: str | None) -> None:

@@ -5,6 +5,7 @@ Times are aware datetimes in UTC, ages and timeouts are seconds, sizes and offse
 
 from __future__ import annotations
 
+from backjob.model.durations import Seconds, in_seconds
 from backjob.model.jobs import Changes, Draft, Expect, Grant, Job, Output, Query, Report
 from backjob.model.positions import parse_position
 from backjob.model.requests import Caller, Credentials, Request, Response
@@ -43,9 +44,11 @@ __all__ = [
     "Report",
     "Request",
     "Response",
+    "Seconds",
     "Status",
     "Unset",
     "clean_text",
+    "in_seconds",
     "is_storable",
     "parse_position",
     "short_text",

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 from backjob.errors import InvalidRequest
 from backjob.jobs.options import queue_limits
+from backjob.model import in_seconds
 from backjob.protocols import Files
 from backjob.status.page import read_page_template
 from backjob.stores.caches import Cache
@@ -33,6 +34,11 @@ def number(value: object) -> float:
     if not 0 <= found < math.inf:  # false for NaN, too
         raise ValueError("must be a number, 0 or more")
     return found
+
+
+def seconds(value: object) -> float:
+    """Return a number of seconds, 0 or more, which may be a timedelta."""
+    return number(in_seconds(value))
 
 
 def count(value: object, unit: str = "") -> int:

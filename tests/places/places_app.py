@@ -9,17 +9,15 @@ The file
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
 from backjob import asgi as backjob_asgi
 from backjob import wsgi as backjob_wsgi
-from backjob.worker.running import current
 from tests.faults.delivery_lease import shorten_delivery_leases
+from tests.places.recording import RUNS, append, record
 from tests.scenarios.apps.plain import make_jobs
 from tests.scenarios.apps.scopes import Receive, Scope, Send
 from tests.scenarios.gates import at_gate_in_thread
@@ -32,23 +30,6 @@ __all__ = ["app", "asgi_app", "jobs"]
 
 shorten_delivery_leases()
 jobs: Final = make_jobs()
-_runs: Final = Path(os.environ["RUNS"])
-
-
-def record(word: str) -> None:
-    """Note that a run begins or ends."""
-    running = current.get()
-    assert running is not None
-    append(_runs, f"{word} {running.job.id} {running.job.queue} {os.getpid()} {time.monotonic():.4f}")
-
-
-def append(path: Path, line: str) -> None:
-    """Append a line in one write, which the file system makes atomic."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        os.write(descriptor, f"{line}\n".encode())
-    finally:
-        os.close(descriptor)
 
 
 def respond(path: str, query: dict[str, str]) -> str:
@@ -102,7 +83,7 @@ def logged(site: WSGIApplication) -> WSGIApplication:
 
     def logging(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if "RAW_URI" in environ:
-            append(_runs.with_name("access"), environ["RAW_URI"])
+            append(RUNS.with_name("access"), environ["RAW_URI"])
         return site(environ, start_response)
 
     return logging

@@ -43,7 +43,7 @@ jobs = BackJob(
     max_running=4,
     queues={"exports": {"max_running": 2}},
     slice_time=20,
-    drain_time=25,
+    drain_time=timedelta(seconds=25),
 )
 learnt = BackJob(open_store("memory:"), SocketTransport, MessageSigner(b"key"))
 
@@ -58,6 +58,9 @@ def starting() -> None:
     jobs.start("/work", method="POST", form=[("a", 1)], delay=timedelta(minutes=5), merge="pending", owner=None)
     jobs.start("/work", method="POST", json={"a": [1, None]}, delay=datetime(2030, 1, 1, tzinfo=UTC), owner="ann")
     jobs.start("/work", method="PUT", body=b"x", headers={"X-A": "b"}, as_current_user=False, error_timeout=5.5)
+    jobs.start(
+        "/work", error_timeout=timedelta(minutes=5), retry_delay=timedelta(seconds=5), expires=timedelta(hours=1)
+    )
     jobs.start(
         "/work",
         retries=3,
@@ -173,6 +176,10 @@ async def the_async_twins(job_id: str, rows: AsyncIterator[int]) -> None:
     assert_type(await guarded_async(5), str)
     assert_type(await jobs.astart("/work", {"a": 1}, method="POST", json=[1], merge="unfinished"), str)
     assert_type(await jobs.astatus(job_id), JobState)
+    assert_type(await jobs.aexists(job_id), bool)
+    assert_type(await jobs.ascope(job_id), str)
+    assert_type(await jobs.acleanup(), int)
+    await jobs.afail("no", job_id=job_id)
     assert_type(await jobs.aoutput(job_id, 5), Output)
     assert_type(await jobs.aopen_file(job_id), BinaryIO)
     assert_type(await jobs.acancel(job_id), bool)

@@ -148,6 +148,17 @@ FIND: Final = {
     "q": "",
 }
 
+ELEMENT: Final[dict[str, Any]] = {
+    "job_id": EMPTY,
+    "*": ...,
+    "output": False,
+    "cancel": False,
+    "stream": False,
+    "label": "",
+    "on_done_href": None,
+    "texts": None,
+    "lang": None,
+}
 METHODS: Final[dict[str, dict[str, Any]]] = {
     "__init__": {
         "store": EMPTY,
@@ -246,22 +257,17 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
     "finish": FINISH,
     "fail": {"text": "", "*": ..., "job_id": None},
     "bind": {"function": EMPTY},
-    "element": {
-        "job_id": EMPTY,
-        "*": ...,
-        "output": False,
-        "cancel": False,
-        "stream": False,
-        "label": "",
-        "on_done_href": None,
-        "texts": None,
-        "lang": None,
-    },
+    "element": ELEMENT,
     "text_of": {"state": EMPTY, "lang": ""},
     "run_command": COMMAND,
     "arun_command": COMMAND,
     "background_only": {"action": EMPTY},
     "astatus": {"job_id": EMPTY},
+    "aexists": {"job_id": EMPTY},
+    "ascope": {"job_id": EMPTY},
+    "aelement": ELEMENT,
+    "afail": {"text": "", "*": ..., "job_id": None},
+    "acleanup": {},
     "aoutput": {"job_id": EMPTY, "offset": 0},
     "aopen_file": {"job_id": EMPTY},
     "adeliver": {"job_id": EMPTY, "transport": None},
@@ -317,7 +323,7 @@ def test_a_backjob_is_a_context_manager() -> None:
 
 def test_the_async_twins_are_coroutines() -> None:
     twins = {name: getattr(BackJob, name) for name in METHODS if name.startswith("a") and name[1:] in METHODS}
-    assert len(twins) == 19
+    assert len(twins) == 24
     for name, twin in {**twins, "astart": BackJob.astart}.items():
         # atrack() checks its arguments at once and then returns an async iterator.
         assert inspect.iscoroutinefunction(twin) or inspect.isasyncgenfunction(twin) or name == "atrack", name

@@ -118,3 +118,22 @@ def test_each_step_of_a_job_takes_as_few_statements_as_the_database_allows(any_d
             assert call()
         found.append([query["sql"] for query in captured if not query["sql"].startswith(("BEGIN", "COMMIT", "SET"))])
     assert tuple(map(len, found)) == STATEMENTS[any_database], found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("any_database")
+@pytest.mark.parametrize("any_database", STATEMENTS, indirect=True)
+def test_a_thousand_running_jobs_renew_in_one_write() -> None:
+    store = DjangoStore()
+    tokens = {f"job {number}": f"token {number}" for number in range(1000)}
+    with transaction.atomic():
+        for job_id, token in tokens.items():
+            store.create(Draft(id=job_id, request=Request("GET", "/work")))
+            assert store.change(job_id, *claimed(token, 1, 18))
+    with CaptureQueriesContext(connections["default"]) as captured:
+        assert store.beat(tokens, 60, frozenset(tokens)) == frozenset()
+    statements = [query["sql"] for query in captured]
+    writes = [sql for sql in statements if sql.startswith("UPDATE")]
+    assert len(writes) == 1
+    assert len(statements) <= 4, [sql[:60] for sql in statements]  # beside it, a transaction and one read
+    assert Job.objects.filter(lease_until__gt=store.get("job 0").read_time.timestamp() * 1e6 + 50e6).count() == 1000  # type: ignore[union-attr]

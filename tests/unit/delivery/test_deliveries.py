@@ -217,6 +217,34 @@ def test_a_job_that_can_not_be_sent_at_all_waits_for_ever(world: Bench) -> None:
     assert (job.status, job.deliver_by, job.waiting_for) == (Status.STARTED, None, "connection")
 
 
+@pytest.mark.parametrize("reads", [False, True], ids=["polled first", "read first"])
+def test_a_job_that_was_sent_before_the_site_was_down_is_delivered_once_the_site_is_back(
+    world: Bench, *, reads: bool
+) -> None:
+    job_id = world.start()
+    world.step()
+    world.step(20)
+    assert world.job(job_id).deliver_by is not None
+    world.clock.advance(3600)
+    other = neighbour(world)
+    if reads:
+        assert other.jobs.status(job_id).status is Status.STARTED
+        assert other.job(job_id).deliver_by is None
+    other.step()
+    assert other.receive().job.id == job_id
+
+
+def test_a_job_that_changes_while_a_poll_takes_it_over_is_left_alone(world: Bench) -> None:
+    job_id = world.start()
+    world.step()
+    world.step(20)
+    world.clock.advance(3600)
+    other = neighbour(world)
+    other.store.before["change"] = lambda: world.jobs.cancel(job_id)
+    other.step()
+    assert (world.job(job_id).status, other.transport.sent, delivering(other)) == (Status.CANCELLED, [], 0)
+
+
 def test_no_signature_is_valid_past_the_delivery_timeout(world: Bench) -> None:
     job_id = world.start()
     world.step()

@@ -218,6 +218,18 @@ def test_a_lost_answer_of_the_store_costs_no_more_than_a_short_lease(world: Benc
     assert carrier.taken == [job_id]
 
 
+def test_a_job_that_was_sent_before_its_engine_failed_waits_for_the_engine_without_a_limit(carrier: Engine) -> None:
+    world = world_of(carrier)
+    job_id = world.start(queue="heavy", delay=1)
+    world.store.store.change(job_id, Expect(), Changes(lessee="dead", lease=0, deliver_by=500))
+    world.step(2)
+    for _ in range(400):
+        world.monitor.note_request()
+        world.step(2)
+    state = world.jobs.status(job_id)
+    assert (state.status, state.waiting_for) == (Status.STARTED, "engine")
+
+
 def test_a_job_that_waits_for_its_engine_needs_no_slot(carrier: Engine) -> None:
     world = world_of(carrier, queues={"heavy": {"dispatch": carrier, "max_running": 1}})
     job_id = world.start(queue="heavy", delay=1)

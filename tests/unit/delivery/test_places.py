@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backjob.delivery import deliveries
-from backjob.errors import InvalidRequest, JobContinued, SlotTaken
+from backjob.errors import ConnectionLost, InvalidRequest, JobContinued, SlotTaken
 from backjob.http.environ import threads_of
 from backjob.lifecycle import BUSY, REFUSAL_HEADER
 from backjob.model import Changes, Expect, Query, Status
@@ -20,7 +20,7 @@ from backjob.testing import FakeClock
 from backjob.worker.outcomes import Outcome
 from backjob.worker.replies import Refusal
 from backjob.worker.running import Running
-from tests.unit.core import Bench, Sent, bench
+from tests.unit.core import NOT_SENT, Bench, Sent, bench, served
 
 LIMITED: dict[str, Any] = {"queues": {"exports": {"max_running": 2}}}
 
@@ -234,6 +234,19 @@ def test_a_busy_answer_clears_the_deadline(world: Bench) -> None:
     assert world.job(job_id).status is Status.STARTED
 
 
+def test_a_job_that_busy_processes_refuse_waits_for_a_place_and_no_longer_for_a_connection(world: Bench) -> None:
+    job_id = world.start()
+    world.step()
+    world.transport.sent[0].fail(NOT_SENT)
+    world.step()
+    world.step(0.2)
+    assert world.jobs.status(job_id).waiting_for == "connection"
+    refuse(waiting(world)[0])
+    world.step(0.001)
+    world.clock.advance(1)
+    assert world.jobs.status(job_id).waiting_for == "place"
+
+
 def test_a_refused_job_keeps_its_place_until_it_is_sent_again() -> None:
     world = bench(max_running=1)
     first, second = world.start(), world.start()
@@ -306,6 +319,28 @@ def test_a_failed_delivery_gives_its_slot_back() -> None:
     world.transport.sent[0].answer(503)
     world.step(0.05)
     assert (world.job(first).slot, world.job(second).slot) == (None, "exports/0")
+
+
+@pytest.mark.parametrize("user", [False, True], ids=["anonymous", "as the current user"])
+@pytest.mark.parametrize(
+    "limits", [{"max_running": 1}, {"queues": {"exports": {"max_running": 1}}}], ids=["no place", "no slot"]
+)
+def test_waiting_for_a_place_never_ends_a_job_that_was_sent_before(*, limits: dict[str, Any], user: bool) -> None:
+    world = bench(**limits)
+    with served():
+        job_id = world.jobs.start("/work", queue="exports", as_current_user=user)
+    world.step()
+    world.start("/long", queue="exports")
+    world.step(16)
+    assert world.job(job_id).deliver_by is not None
+    world.transport.sent[0].fail(ConnectionLost("closed"))
+    world.step(0.05)
+    assert world.receive().job.path == "/long"
+    for _ in range(400):
+        world.step(2)
+    state = world.jobs.status(job_id)
+    assert (state.status, state.waiting_for) == (Status.STARTED, "place")
+    assert len(world.transport.sent) == 2
 
 
 @pytest.mark.parametrize("is_leaving", [False, True])
@@ -409,6 +444,63 @@ def test_a_job_with_held_credentials_waits_for_a_slot_with_its_process() -> None
     for _ in range(3):
         world.step(1)
     assert [sent.delivery.job_id for sent in world.transport.sent] == [job_id]
+
+
+def worked_off(world: Bench, jobs: int) -> list[str]:
+    """The ids of the jobs in the order in which they ran, one at a time: the next one begins the moment one has ended."""
+    order: list[str] = []
+    while len(order) < jobs:
+        world.step()
+        [sent] = waiting(world)
+        running = world.receive(sent)
+        order.append(running.job.id)
+        world.clock.advance(1)
+        world.leases.tick()
+        finish(world, sent, running)
+    return order
+
+
+@pytest.mark.parametrize("user", [[True] * 20, [False] * 20, [False, True, True, False] * 5])
+def test_jobs_of_one_process_follow_each_other_at_once_and_in_order_whoever_they_run_as(user: list[bool]) -> None:
+    world = bench(queues={"exports": {"max_running": 1}})
+    started: list[str] = []
+    with served():
+        for number, as_current_user in enumerate(user):
+            world.clock.advance(0.001)
+            started.append(world.jobs.start("/work", {"n": number}, queue="exports", as_current_user=as_current_user))
+    assert worked_off(world, len(user)) == started
+
+
+def test_jobs_follow_each_other_at_once_if_another_process_runs_them() -> None:
+    limits: dict[str, Any] = {"queues": {"exports": {"max_running": 1}}}
+    world = bench(**limits)
+    other = neighbour(world, **limits)
+    with served():
+        started = [world.jobs.start("/work", {"n": number}, queue="exports") for number in range(20)]
+    order: list[str] = []
+    for _ in started:
+        world.step()
+        [sent] = waiting(world)
+        running = other.receive(sent)
+        order.append(running.job.id)
+        for one in (world, other):
+            one.step(0.05)
+        finish(other, sent, running)
+    assert order == started
+
+
+def test_a_cancelled_job_that_waited_for_a_slot_holds_up_no_other() -> None:
+    world = bench(queues={"exports": {"max_running": 1}})
+    with served():
+        jobs = [world.jobs.start("/work", {"n": number}, queue="exports") for number in range(3)]
+    world.step()
+    running, sent = world.receive(), world.transport.sent[0]
+    world.step(3)
+    world.jobs.cancel(jobs[1])
+    finish(world, sent, running)
+    world.step()
+    world.step()
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [jobs[0], jobs[2]]
 
 
 @pytest.mark.parametrize(

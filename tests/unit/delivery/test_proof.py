@@ -371,6 +371,29 @@ def test_a_job_that_was_never_delivered_and_expires_ends_with_the_last_reason(wo
     assert world.job(another).status is Status.STARTED
 
 
+@pytest.mark.parametrize("user", [False, True], ids=["anonymous", "as the current user"])
+def test_a_job_that_was_sent_before_waits_for_the_address_to_prove_itself_again_without_a_limit(
+    world: Bench, *, user: bool
+) -> None:
+    with served():
+        job_id = world.start(as_current_user=user)
+    world.step()
+    prove(world)
+    world.step(16)
+    assert world.job(job_id).deliver_by is not None
+    works(world)[0].fail(ConnectionLost("the server was stopped"))
+    world.step()
+    world.transport.script = lambda sent: sent.fail(NotSent("connection refused: 127.0.0.1:9"))
+    for _ in range(1200):
+        world.step(1)
+    state = world.jobs.status(job_id)
+    assert (state.status, state.waiting_for, len(works(world))) == (Status.STARTED, "connection", 1)
+    world.transport.script = None
+    world.step(10)
+    prove(world)
+    assert world.receive().job.id == job_id
+
+
 def test_an_answer_by_another_site_ends_a_job_only_after_a_second_proof(world: Bench) -> None:
     job_id = world.start()
     world.step()

@@ -111,6 +111,12 @@ def test_a_job_that_was_handed_to_its_engine_is_taken_over(site: Site) -> None:
     assert site.deliver(job_id).status is Status.COMPLETED
 
 
+def test_a_job_that_a_dead_process_has_sent_long_ago_is_taken_over(site: Site) -> None:
+    job_id = site.web.start()
+    site.store.change(job_id, Expect(), Changes(lessee="dead", lease=0, deliver_by=0))
+    assert site.deliver(job_id).status is Status.COMPLETED
+
+
 def test_a_delayed_job_is_delivered_when_it_is_due(site: Site) -> None:
     job_id = site.web.start(delay=0.3)
     state = site.deliver(job_id)

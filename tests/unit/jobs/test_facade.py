@@ -16,6 +16,7 @@ import pytest
 from backjob.errors import (
     AddressUnknown,
     InvalidRequest,
+    JobFailed,
     JobNotFound,
     NoCurrentRequest,
     StoreUnavailable,
@@ -209,6 +210,27 @@ def test_an_id_that_no_store_can_keep_is_unknown(world: Bench, job_id: str) -> N
             call(job_id)
 
 
+def test_the_async_twins_of_what_reads_and_ends_jobs(world: Bench) -> None:
+    first, second = world.start(scope="reports"), world.run().job.id
+
+    async def use() -> None:
+        assert await world.jobs.aexists(first)
+        assert not await world.jobs.aexists("unknown")
+        assert await world.jobs.ascope(first) == "reports"
+        assert f"/backjob/{first}." in await world.jobs.aelement(first, cancel=True)
+        await world.jobs.afail("by hand", job_id=second)
+        assert await world.jobs.acleanup() == 0
+
+    asyncio.run(use())
+    assert world.jobs.status(second).status_text == "by hand"
+
+
+def test_an_async_action_may_await_its_failure(world: Bench) -> None:
+    running = world.run()
+    with running.active(), pytest.raises(JobFailed, match="no such report"):
+        asyncio.run(world.jobs.afail("no such report"))
+
+
 # --- waiting --------------------------------------------------------------------------------------------------------
 
 
@@ -225,6 +247,8 @@ def test_join_raises_after_its_timeout(world: Bench) -> None:
         world.jobs.join(job_id, timeout=0)
     with pytest.raises(TimeoutError):
         asyncio.run(world.jobs.ajoin(job_id, timeout=0))
+    with pytest.raises(TimeoutError, match="within 0 s"):
+        world.jobs.join(job_id, timeout=timedelta(0))
 
 
 def test_join_waits_for_the_end(world: Bench) -> None:

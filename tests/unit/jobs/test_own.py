@@ -258,7 +258,9 @@ def test_a_running_job_whose_label_was_renewed_is_still_as_it_was_written() -> N
         assert before.jobs.start("/work", method="POST", body=b"text", merge="unfinished") == job_id
 
 
-def test_a_job_without_a_label_is_no_application_s_and_ends_when_it_is_overdue() -> None:
+def test_a_job_without_a_label_is_no_application_s_and_ends_when_it_is_overdue(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     clock = FakeClock()
     one = bench(store=MemoryStore(clock=clock), clock=clock)
     one.store.store.create(Draft(id="first-version", request=Request("GET", "/work")))
@@ -269,6 +271,8 @@ def test_a_job_without_a_label_is_no_application_s_and_ends_when_it_is_overdue()
     one.step(3600)
     assert one.job("first-version").status is Status.FAILED
     assert one.ended == []
+    [record] = caplog.records
+    assert (record.levelname, record.__dict__["job_id"]) == ("ERROR", "first-version")
 
 
 def test_relabelling_does_not_make_a_forged_row_authentic() -> None:

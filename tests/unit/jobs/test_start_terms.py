@@ -12,6 +12,7 @@ from attrs import evolve
 
 from backjob.errors import InvalidRequest, JobFailed
 from backjob.model import Status
+from backjob.settings import Settings
 from backjob.stores.cache import CacheStore
 from backjob.testing import FakeClock
 from backjob.worker.outcomes import Outcome
@@ -47,6 +48,31 @@ def test_without_terms_a_job_has_one_run_and_waits_for_ever(world: Bench) -> Non
 def test_expires_is_in_seconds_or_a_moment(world: Bench, expires: Any) -> None:
     assert world.clock.now() == datetime(2031, 5, 17, 11, 22, 33, 456789, UTC)
     assert world.job(world.start(expires=expires)).expires == world.clock.now() + timedelta(seconds=60)
+
+
+@pytest.mark.parametrize("delay", [60, 61.5, timedelta(hours=1), datetime(2031, 5, 17, 11, 23, 33, 456789, UTC)])
+@pytest.mark.parametrize("expires", [60, datetime(2031, 5, 17, 11, 23, 33, 456789, UTC)])
+def test_a_job_that_would_expire_before_it_is_due_is_refused(world: Bench, delay: Any, expires: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"expires: .* is not after the delay"):
+        world.start(delay=delay, expires=expires)
+    assert jobs_in(world) == 0
+    assert world.start(delay=59, expires=expires)
+
+
+def test_an_error_timeout_may_be_a_timedelta(world: Bench) -> None:
+    assert world.job(world.start(error_timeout=timedelta(minutes=5))).error_timeout == 300
+
+
+@pytest.mark.parametrize(
+    "name", ["error_timeout", "delivery_timeout", "run_lease", "redispatch_after", "slice_time", "drain_time"]
+)
+def test_each_duration_may_be_a_timedelta(name: str) -> None:
+    option: dict[str, Any] = {name: timedelta(minutes=2)}
+    negative: dict[str, Any] = {name: timedelta(minutes=-2)}
+    assert getattr(bench(**option).engine.options, name) == 120
+    assert getattr(Settings.of({name.upper(): timedelta(minutes=2)}), name) == 120
+    with pytest.raises(InvalidRequest, match=name):
+        bench(**negative)
 
 
 def test_an_error_timeout_of_0_is_none(world: Bench) -> None:

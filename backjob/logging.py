@@ -6,8 +6,7 @@ import logging
 from collections.abc import MutableMapping
 from typing import Any
 
-from typing_extensions import override
-
+from backjob.overriding import override
 from backjob.worker.running import current
 
 __all__ = ["JobFilter", "add_job", "job_fields"]

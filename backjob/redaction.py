@@ -10,9 +10,8 @@ import copy
 import logging
 from typing import Any, Final, TypeVar
 
-from typing_extensions import override
-
 from backjob.http.worker_requests import without_signature
+from backjob.overriding import override
 
 __all__ = ["SignatureFilter", "redact", "without_signature"]
 

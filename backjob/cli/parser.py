@@ -7,8 +7,6 @@ from argparse import PARSER, SUPPRESS, Action, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from typing_extensions import override
-
 from backjob import __version__
 from backjob.cli import commands
 from backjob.cli.completion import SHELLS, complete_with, job_ids
@@ -17,6 +15,7 @@ from backjob.cli.findings import EXIT_CODES as DOCTOR_EXIT_CODES
 from backjob.cli.opening import PREFIX
 from backjob.jobs import BackJob
 from backjob.model import Status
+from backjob.overriding import override
 from backjob.status.words import WORDS
 
 COMMANDS: Final = (

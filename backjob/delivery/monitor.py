@@ -13,8 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
-from typing_extensions import override
-
 from backjob.delivery.carrier import Carrier
 from backjob.delivery.keeping import LEASE, seconds_until_due
 from backjob.delivery.parts import DeliveryParts, Reporting
@@ -26,6 +24,7 @@ from backjob.delivery.writeback import Writeback
 from backjob.errors import StoreError
 from backjob.lifecycle import DISPATCHED
 from backjob.model import Changes, Credentials, Expect, Job
+from backjob.overriding import override
 from backjob.process import RETRY_PAUSE, Outage
 
 _POLL_INTERVAL: Final = 2.0

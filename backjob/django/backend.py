@@ -14,7 +14,6 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.module_loading import import_string
-from typing_extensions import override
 
 from backjob.django import task_api
 from backjob.django.site import engine, jobs
@@ -22,6 +21,7 @@ from backjob.django.task_record import TaskRecord
 from backjob.errors import InvalidRequest, JobEnded, JobFailed, JobNotFound
 from backjob.lifecycle import handed_over, history_of
 from backjob.model import Changes, Expect, Job, Status
+from backjob.overriding import override
 from backjob.worker.running import current
 
 __all__ = ["BackJobBackend", "class_path", "local_time", "task_at", "task_error"]

@@ -15,7 +15,6 @@ from django.db import connections, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, get_script_prefix, reverse
-from typing_extensions import override
 
 from backjob.django.connections import alias_for, close_idle
 from backjob.django.files import StorageFiles, files_beside_database, has_storage
@@ -31,6 +30,7 @@ from backjob.jobs import Engine
 from backjob.jobs.cursors import Keyed
 from backjob.lifecycle import End
 from backjob.model import Job, JobState, Status
+from backjob.overriding import override
 from backjob.process import in_event_loop
 from backjob.protocols import Capability, Files, Store, lacks
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
-from typing_extensions import override
+
+from backjob.overriding import override
 
 if TYPE_CHECKING:  # the class is generic only in its stubs
     _CharField = models.CharField[Any, Any]

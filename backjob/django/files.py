@@ -10,10 +10,10 @@ from django.conf import settings
 from django.core.files import File
 from django.core.files.storage import FileSystemStorage, Storage, storages
 from django.db import connections
-from typing_extensions import override
 
 from backjob.files import DirectoryFiles, MemoryFiles
 from backjob.files.names import check_names
+from backjob.overriding import override
 from backjob.protocols import Files
 
 ALIAS: Final = "backjob"

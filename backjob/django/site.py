@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar, Unpack
 
 import django
 from attrs import evolve
@@ -16,7 +16,6 @@ from django.db import transaction
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
-from typing_extensions import Unpack, override
 
 from backjob.django.engine import DjangoEngine, current_request
 from backjob.django.files import StorageFiles
@@ -27,6 +26,7 @@ from backjob.http.origins import URL, is_url
 from backjob.http.serving import serving
 from backjob.jobs import BackJob as CoreBackJob
 from backjob.jobs import LazyEngine, Options, StartOptions, check_options
+from backjob.overriding import override
 from backjob.protocols import Store
 from backjob.settings import Settings
 

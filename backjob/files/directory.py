@@ -9,9 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from typing_extensions import override
-
 from backjob.errors import InvalidRequest
+from backjob.overriding import override
 from backjob.files.names import check_names
 from backjob.protocols import Files
 

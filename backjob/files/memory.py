@@ -6,9 +6,8 @@ import io
 import threading
 from typing import BinaryIO
 
-from typing_extensions import override
-
 from backjob.files.names import check_names
+from backjob.overriding import override
 from backjob.protocols import Files
 
 

@@ -8,12 +8,12 @@ from typing import Final
 import click
 from click.shell_completion import CompletionItem
 from flask.cli import with_appcontext
-from typing_extensions import override
 
 from backjob.cli.completion import candidates
 from backjob.cli.parser import parser_of
 from backjob.cli.program import main
 from backjob.jobs import BackJob
+from backjob.overriding import override
 
 _PROG: Final = "flask backjob"
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import flask
-from typing_extensions import override
 from werkzeug.exceptions import default_exceptions
 
 from backjob.http.environ import EnvironServing
 from backjob.http.serving import Serving, serving
 from backjob.jobs import Engine
+from backjob.overriding import override
 
 
 def current_serving() -> Serving | None:

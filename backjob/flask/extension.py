@@ -8,7 +8,6 @@ from typing import Any, Unpack
 
 import flask
 from flask import Flask, got_request_exception, request_started
-from typing_extensions import override
 
 from backjob.errors import InvalidRequest, NoCurrentRequest
 from backjob.flask.blueprint import status_blueprint
@@ -22,6 +21,7 @@ from backjob.http.origins import URL, is_url
 from backjob.http.serving import Serving
 from backjob.jobs import BackJob as CoreBackJob
 from backjob.jobs import Engine, StartOptions, check_options
+from backjob.overriding import override
 from backjob.settings import attach_early
 
 __all__ = ["BackJob"]

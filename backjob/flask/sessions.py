@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from flask import Flask, Request, Response, has_request_context, request
 from flask.sessions import SessionInterface, SessionMixin
-from typing_extensions import override
 from werkzeug.local import LocalProxy
 
+from backjob.overriding import override
 from backjob.worker.running import current
 
 _KEY: Final = "backjob.session"

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from attrs import field, frozen
-from typing_extensions import override
 
 from backjob.errors import AddressUnknown
 from backjob.http.listening import NO_SOCKET, TEST_CLIENT, Listener, listener_of_socket
@@ -17,6 +16,7 @@ from backjob.http.serving import FORWARDED_FIELDS, IN_PROCESS, Serving
 from backjob.http.targets import canonical_path, local_path, mount_as_started, mount_left, raw_end
 from backjob.http.worker_requests import forget, query_of
 from backjob.model import Caller, Headers, Request
+from backjob.overriding import override
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -10,7 +10,6 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
 from attrs import field, frozen
-from typing_extensions import override
 
 from backjob.errors import AddressUnknown, InvalidRequest
 from backjob.http.addresses import is_ip_literal
@@ -20,6 +19,7 @@ from backjob.http.serving import IN_PROCESS, Serving
 from backjob.http.targets import canonical_path, local_path, mount_as_started, mount_left, path_below, raw_end
 from backjob.http.worker_requests import forget, query_of
 from backjob.model import Caller, Headers, Request
+from backjob.overriding import override
 
 Scope: TypeAlias = MutableMapping[str, Any]
 

@@ -6,7 +6,6 @@ import logging
 from functools import partial
 
 from attrs import evolve
-from typing_extensions import override
 
 from backjob.endings import log_conclusion, write_end
 from backjob.errors import JobExit, JobNotFound, StoreError
@@ -15,6 +14,7 @@ from backjob.jobs.reading import Reading
 from backjob.lifecycle import End, cancelled
 from backjob.model import Expect, Job
 from backjob.observers import Observers
+from backjob.overriding import override
 from backjob.process import PerProcess
 from backjob.worker.exits import call_contained
 

@@ -7,8 +7,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from typing_extensions import override
-
 from backjob.delivery.dispatching import Dispatcher
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
@@ -24,6 +22,7 @@ from backjob.jobs.observing import observers_of
 from backjob.jobs.options import Options, attach
 from backjob.jobs.own import OwnJobs
 from backjob.model import Credentials, Job, Request
+from backjob.overriding import override
 from backjob.process import Outage, PerProcess
 from backjob.protocols import Store
 from backjob.signing.rows import RowKeys

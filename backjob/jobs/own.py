@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Final
 
 from attrs import evolve
-from typing_extensions import override
 
 from backjob.clock import SystemClock
 from backjob.errors import SlotTaken
 from backjob.lifecycle import ended, late, overdue, reaped
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.overriding import override
 from backjob.protocols import Capability, Clock, Store, lacks, report_all_of
 from backjob.signing.rows import RowKeys
 from backjob.signing.sealing import Sealer

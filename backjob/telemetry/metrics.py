@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from typing_extensions import override
-
 from backjob.lifecycle import End
 from backjob.model import Job
 from backjob.observers import AtEnd, Observer, Run, RunEnd
+from backjob.overriding import override
 from backjob.telemetry.counts import JobCounts
 
 ACCEPTED: Final = "Jobs that start() has accepted in this process"

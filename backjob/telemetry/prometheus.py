@@ -8,8 +8,8 @@ from typing import Final
 from prometheus_client import REGISTRY, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from typing_extensions import override
 
+from backjob.overriding import override
 from backjob.telemetry.counts import all_now
 from backjob.telemetry.metrics import ACCEPTED, BUCKETS, ENDED, RAN, REFUSED, RUNNING, WAITED, WAITING
 

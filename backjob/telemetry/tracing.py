@@ -18,13 +18,13 @@ from opentelemetry.context import Context
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from typing_extensions import override
 
 from backjob.errors import JobExit
 from backjob.lifecycle import End
 from backjob.model import Headers, Request
 from backjob.model import Status as JobStatus
 from backjob.observers import AtEnd, Observer, Run, RunEnd, Starting
+from backjob.overriding import override
 
 SCOPE: Final = "backjob"
 """The name of the tracer and the meter, and the value of ``messaging.system``."""

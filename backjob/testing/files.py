@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, ClassVar, Final, cast
 
 import pytest
-from typing_extensions import override
 
+from backjob.overriding import override
 from backjob.protocols import Files
 
 __all__ = ["FilesContract"]

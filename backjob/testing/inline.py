@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from attrs import evolve, frozen
-from typing_extensions import override
 
 from backjob.delivery.addresses import Addresses
 from backjob.delivery.dispatching import Dispatcher
@@ -22,6 +21,7 @@ from backjob.delivery.reaping import reap
 from backjob.errors import NotSent
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Credentials, Job, Request, Response
+from backjob.overriding import override
 from backjob.process import PerProcess
 from backjob.protocols import Delivery, Transport
 from backjob.testing._inline_transport import InlineTransport

@@ -8,13 +8,12 @@ import re
 import zlib
 from typing import Final, NoReturn
 
-from typing_extensions import override
-
 from backjob.errors import InvalidRequest
 from backjob.http.content import TextDecoder
 from backjob.http.values import json_text
 from backjob.lifecycle import End, failed
 from backjob.model import JsonValue
+from backjob.overriding import override
 from backjob.worker.files import Spool, TooLarge
 from backjob.worker.messages import message_of
 from backjob.worker.running import Running

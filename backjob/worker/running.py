@@ -10,7 +10,6 @@ from contextvars import ContextVar
 from typing import Final
 
 from attrs import evolve, frozen
-from typing_extensions import override
 
 from backjob.endings import is_large, without_result, write_conclusion
 from backjob.errors import JobExit, StoreUnavailable
@@ -18,6 +17,7 @@ from backjob.forks import InProcess
 from backjob.lifecycle import Conclusion, End, Requeue, after_run, continued, failed, history_of, is_carried
 from backjob.model import Expect, Headers, Job, JsonValue, Status, short_text
 from backjob.observers import AtEnd
+from backjob.overriding import override
 from backjob.protocols import Clock, Store
 from backjob.worker.capture import capture_stderr, capture_stdout
 from backjob.worker.files import Keeping, NotKept, Spool, kept

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(300)]
 _ROOT = Path(__file__).resolve().parents[2]
 _IN_FLIGHT = 2000
 _RUNS = 15
-_DEPENDENCIES = ("attrs", "h11", "typing-extensions")
+_DEPENDENCIES = ("attrs", "h11")
 
 
 def test_memory_of_a_job_in_flight(tmp_path: Path, table: Table) -> None:

@@ -23,7 +23,7 @@ MAX_INSTALLED_SIZE: Final = 3 * MEBIBYTE
 TIMEOUT: Final = 110.0
 
 PART_OF_VENV: Final = {"pip", "setuptools"}
-CORE: Final = {"backjob", "attrs", "h11", "typing-extensions"}
+CORE: Final = {"backjob", "attrs", "h11"}
 
 pytestmark = pytest.mark.slow
 

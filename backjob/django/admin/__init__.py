@@ -12,7 +12,6 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
-from typing_extensions import override
 
 from backjob.django.admin import details, filters
 from backjob.django.admin.changelist import JobChangeList, JobPaginator
@@ -33,6 +32,7 @@ from backjob.django.models import Job
 from backjob.django.site import engine, jobs
 from backjob.errors import BackJobError, InvalidRequest, JobNotFound
 from backjob.model import DEFAULT_QUEUE
+from backjob.overriding import override
 
 
 @admin.register(Job)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Page, Paginator
-from typing_extensions import override
 
 from backjob.django.admin.people import show_owners
 from backjob.django.models import Job
+from backjob.overriding import override
 
 MOST_LISTED: Final = 10_000
 """So many jobs can be reached by paging. To count all of a large table would take longer than to read a page of it."""

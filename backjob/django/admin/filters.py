@@ -10,13 +10,13 @@ from django.contrib import admin
 from django.contrib.admin.filters import ChoicesFieldListFilter
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
-from typing_extensions import override
 
 from backjob.django.admin.people import users_of
 from backjob.django.admin.states import status_word
 from backjob.django.models import Job
 from backjob.django.site import jobs
 from backjob.model import Status
+from backjob.overriding import override
 from backjob.stores.rows import microseconds
 
 _RECENT: Final = 1000

@@ -222,7 +222,7 @@ def _clock(clock: Clock | None) -> Clock:
     return clock or SystemClock()
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Options:
     """The arguments of `BackJob`. Raises `InvalidRequest` naming the one that is invalid."""
 

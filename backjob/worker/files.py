@@ -34,7 +34,7 @@ class NotKept(BackJobError):
     """A file can't be kept."""
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Keeping:
     """What is kept of an action's response and how much: ``max_result`` and ``max_file`` are in bytes.
 

@@ -30,7 +30,7 @@ _QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 _SUBTAG: Final = re.compile(r"[-_.@]")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Language:
     """The words of one language. ``tag`` is its BCP 47 tag, such as ``de``."""
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from backjob.errors import InvalidRequest
-from backjob.overriding import override
 from backjob.files.names import check_names
+from backjob.overriding import override
 from backjob.protocols import Files
 
 _CHUNK: Final = 1 << 18
@@ -38,6 +37,8 @@ class DirectoryFiles(Files):
 
     @override
     def write(self, job_id: str, name: str, content: BinaryIO) -> None:
+        import shutil  # noqa: PLC0415 - takes its time to import, and few jobs make files
+
         check_names(job_id, name)
         folder = self.spool_directory() / job_id
         target = folder / name
@@ -61,6 +62,8 @@ class DirectoryFiles(Files):
 
     @override
     def delete(self, job_id: str) -> None:
+        import shutil  # noqa: PLC0415
+
         check_names(job_id)
         with suppress(FileNotFoundError):
             shutil.rmtree(self.directory / job_id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias, cast
@@ -54,6 +53,8 @@ class Spool:
 
     def __init__(self, keeping: Keeping, name: str, content_type: str | None) -> None:
         """``name`` is what the user calls the file. Raises `OSError`."""
+        import tempfile  # noqa: PLC0415 - takes its time to import, and few jobs make files
+
         files = keeping.files
         folder = getattr(files, "spool_directory", None)
         self._most = keeping.max_file

@@ -15,6 +15,8 @@ from typing import Final
 
 from attrs import frozen
 
+from backjob.status.packaged import packaged_file
+
 LANGUAGES: Final = ("en", "de", "fr", "es", "it", "pt", "nl", "pl", "ja", "zh")
 """The tags of the languages that backjob speaks; the first one is the default."""
 
@@ -82,9 +84,7 @@ class Language:
 @cache
 def language_file(tag: str) -> bytes:
     """Return the JSON file of one of the `LANGUAGES`."""
-    from importlib.resources import files  # noqa: PLC0415 - it imports zipfile and tempfile
-
-    return files("backjob.status").joinpath("languages", f"{tag}.json").read_bytes()
+    return packaged_file(f"languages/{tag}.json")
 
 
 def language(tag: str) -> Language:

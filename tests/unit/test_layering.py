@@ -120,6 +120,21 @@ def test_a_site_loads_everything_before_its_first_request(tmp_path: Path) -> Non
     assert output_of(SITE, str(tmp_path / "jobs.db")) == []
 
 
+@pytest.mark.parametrize(
+    ("url", "module"), [(None, "backjob.stores.sqlite"), ("redis://127.0.0.1", "redis"), ("mysql://", "sqlalchemy")]
+)
+def test_a_flask_site_loads_its_store_before_its_first_request(url: str | None, module: str) -> None:
+    made = f"app = flask.Flask('site'); app.config['BACKJOB_STORE'] = {url!r}; backjob.flask.BackJob(app)"
+    assert module in loaded_by(f"import flask; import backjob.flask; {made}", (module,))
+
+
+def test_a_django_site_loads_its_store_before_its_first_request() -> None:
+    configured = "settings.configure(INSTALLED_APPS=['django.contrib.contenttypes', 'backjob.django'])"
+    made = "from backjob.django.middleware import BackJobMiddleware; BackJobMiddleware(print)"
+    program = f"from django.conf import settings; {configured}; import django; django.setup(); {made}"
+    assert "backjob.django.store" in loaded_by(program)
+
+
 def test_threads_may_use_the_public_names_for_the_first_time_at_once() -> None:
     assert output_of(FIRST_USES) == ["0"]
 

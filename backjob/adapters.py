@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Arrival:
     """A request that arrived, for `served` and the methods of a `Receiver`.
 
@@ -83,7 +83,7 @@ class Arrival:
         return {}
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ActionCall:
     """The call of an action that `Receiver.run` wants: call the application with the ``request``, as from its ``caller``.
 

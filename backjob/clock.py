@@ -6,8 +6,6 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol, runtime_checkable
 
-from attrs import frozen
-
 __all__ = ["Clock", "SystemClock"]
 
 
@@ -24,9 +22,10 @@ class Clock(Protocol):
         ...
 
 
-@frozen
 class SystemClock:
     """The system's time: the wall clock in UTC, and the monotonic clock in seconds."""
+
+    __slots__ = ()
 
     def now(self) -> datetime:
         return datetime.now(UTC)

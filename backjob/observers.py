@@ -33,7 +33,7 @@ class Run(Protocol):
     surroundings: list[Callable[[], AbstractContextManager[object]]]
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class RunEnd:
     """How the action of a run ended: what follows, the response's status (0: none), the error it raised, and seconds it took."""
 

@@ -39,7 +39,7 @@ class Calls(Protocol):
         ...
 
 
-@define
+@define(eq=False, repr=False)
 class _Engine:
     """An engine, how often it has failed in a row, and until when (monotonic, s) it is left alone."""
 

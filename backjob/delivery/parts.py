@@ -21,14 +21,14 @@ _BATCH: Final = 100
 _log = logging.getLogger("backjob")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Retention:
     """How many days ended jobs are kept: COMPLETED ones, and all of them. 0 keeps them for ever. ``files`` has their files."""
 
     completed_days: float = 30
     days: float = 60
     files: Files | None = None
-    _calls_without_files: Iterator[int] = field(factory=count, init=False, repr=False, eq=False)
+    _calls_without_files: Iterator[int] = field(factory=count, init=False)
 
     def purge(self, store: Store) -> int:
         """Remove the jobs past their age, with their files; returns how many."""
@@ -84,7 +84,7 @@ class Reporting(Protocol):
     def unlist(self) -> bool: ...
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class DeliveryParts:
     """The parts that `Monitor` needs.
 

@@ -10,7 +10,7 @@ from backjob.delivery.addresses import Destination
 from backjob.model import Credentials, Job, Response
 
 
-@frozen
+@frozen(eq=False)
 class LastSent:
     """Where, as which delivery of which run, and when (monotonic, s) the last request for a job was sent."""
 

@@ -34,7 +34,7 @@ _FIRST_REFUSAL: Final = 0.003
 _LONGEST_REFUSAL: Final = 1.0
 
 
-@define
+@define(eq=False, repr=False)
 class _Full:
     """A queue that had no free slot: until when (monotonic, s) it is skipped, and for how long. Later, jobs are tried one by one."""
 

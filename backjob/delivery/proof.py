@@ -43,7 +43,7 @@ _HOST: Final = re.compile(r"[!-~]+")
 _log = logging.getLogger("backjob")
 
 
-@frozen
+@frozen(repr=False)
 class _Place:
     """A destination, and the mount under which its middleware is."""
 
@@ -51,7 +51,7 @@ class _Place:
     mount: str
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class _Probe:
     delivery: Attempt
     future: Future[Response]

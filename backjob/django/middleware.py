@@ -58,6 +58,7 @@ class BackJobMiddleware:
         self._get_response = get_response
         self._is_async = iscoroutinefunction(get_response)
         self._knows_server = False
+        jobs.load_store()
         # Django calls this hook before each view. A sync hook would cost each async request a switch of threads.
         self.process_view = self._before_view_async if self._is_async else self._before_view
         if self._is_async:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, ParamSpec, TypeVar
+from contextlib import suppress
+from typing import Any, Final, ParamSpec, TypeVar, Unpack
 
 import django
 from attrs import evolve
@@ -16,7 +17,7 @@ from django.db import transaction
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
-from typing_extensions import Unpack, override
+from typing_extensions import override
 
 from backjob.django.engine import DjangoEngine, current_request
 from backjob.django.files import StorageFiles
@@ -29,6 +30,7 @@ from backjob.jobs import BackJob as CoreBackJob
 from backjob.jobs import LazyEngine, Options, StartOptions, check_options
 from backjob.protocols import Store
 from backjob.settings import Settings
+from backjob.stores import load_store
 
 __all__ = ["INSECURE", "BackJob", "engine", "jobs", "random_part", "without_effect"]
 
@@ -64,6 +66,16 @@ class BackJob(CoreBackJob):
     def _engine(self) -> DjangoEngine:
         """The engine, made at the first use. Raises `InvalidRequest` for a setting, `MissingExtra` and `StoreError`."""
         return self._lazy.get()
+
+    def load_store(self) -> None:
+        """Import the store, so that the first request does not wait for that. A mistake in the settings changes nothing."""
+        given = getattr(settings, "BACKJOB", {})
+        url = given.get("STORE") if isinstance(given, Mapping) else None
+        if url is not None:
+            load_store(url)
+            return
+        with suppress(Exception):  # `_build` raises it
+            from backjob.django import store  # noqa: F401, PLC0415 - models need the app registry
 
     @property
     def built(self) -> DjangoEngine | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -39,6 +38,8 @@ class DirectoryFiles(Files):
 
     @override
     def write(self, job_id: str, name: str, content: BinaryIO) -> None:
+        import shutil  # noqa: PLC0415 - takes its time to import, and few jobs make files
+
         check_names(job_id, name)
         folder = self.spool_directory() / job_id
         target = folder / name
@@ -62,6 +63,8 @@ class DirectoryFiles(Files):
 
     @override
     def delete(self, job_id: str) -> None:
+        import shutil  # noqa: PLC0415
+
         check_names(job_id)
         with suppress(FileNotFoundError):
             shutil.rmtree(self.directory / job_id)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
-from click.shell_completion import CompletionItem
 from flask.cli import with_appcontext
 from typing_extensions import override
 
-from backjob.cli.completion import candidates
-from backjob.cli.parser import parser_of
-from backjob.cli.program import main
 from backjob.jobs import BackJob
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _PROG: Final = "flask backjob"
 
@@ -40,6 +39,8 @@ def command(jobs: BackJob) -> click.Command:
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=complete)
     @with_appcontext
     def backjob(arguments: tuple[str, ...]) -> None:
+        from backjob.cli import main  # noqa: PLC0415 - a server never runs commands
+
         sys.exit(main(arguments, jobs=jobs, prog=_PROG))
 
     return backjob
@@ -47,5 +48,10 @@ def command(jobs: BackJob) -> click.Command:
 
 def _complete(jobs: BackJob, words: tuple[str, ...], incomplete: str) -> list[CompletionItem]:
     """Complete a command, its options, and the ids of jobs."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only for shells
+
+    from backjob.cli.completion import candidates  # noqa: PLC0415
+    from backjob.cli.parser import parser_of  # noqa: PLC0415
+
     found = candidates(parser_of(_PROG, jobs), words, incomplete)
     return [CompletionItem(word, help=text) for word, text in found.items()]

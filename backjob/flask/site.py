@@ -19,6 +19,7 @@ from backjob.jobs.options import Hook, is_status_prefix
 from backjob.model import JobState
 from backjob.protocols import Clock, Files, Signer, Store, Transport
 from backjob.settings import Settings
+from backjob.stores import load_store
 from backjob.worker.running import current
 from backjob.wsgi import BackJobMiddleware, without_engine
 
@@ -61,6 +62,8 @@ class Site:
         self._set_prefix = app.config.get(f"{_PREFIX}STATUS_PREFIX")
         self.status_prefix = self._set_prefix if is_status_prefix(self._set_prefix) else _DEFAULT_STATUS_PREFIX
         self._parts = parts
+        if "store" not in parts:
+            load_store(app.config.get(f"{_PREFIX}STORE") or "sqlite:")
         self._lazy: LazyEngine[Engine] = LazyEngine(self._build, parts.get("clock"))
         self._middleware: BackJobMiddleware | None = None
 

@@ -58,7 +58,7 @@ _MAX_DELAY: Final = timedelta(days=3660)
 _Form: TypeAlias = Mapping[str, Any] | Iterable[tuple[str, Any]]
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Limits:
     """The maximum size of a worker request, in bytes."""
 
@@ -66,7 +66,7 @@ class Limits:
     headers: int = MAX_HEADERS
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Content:
     """The method, body and header fields that ``start()`` was given, unchecked."""
 

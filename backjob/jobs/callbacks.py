@@ -19,7 +19,7 @@ _IDLE: Final = 30.0  # s: then it ends
 _log = logging.getLogger("backjob")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Call:
     """A call that waits. ``dropped`` is called if it can't be made."""
 

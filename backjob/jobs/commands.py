@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from backjob.errors import JobEnded
 from backjob.jobs.slices import Slices
-from backjob.worker.commands import GRACE, Arguments, Command
+
+if TYPE_CHECKING:
+    from backjob.worker.commands import Arguments, Command
 
 
 class Commands(Slices):
@@ -34,7 +36,7 @@ class Commands(Slices):
         all that it has started get SIGTERM, and SIGKILL 5 s later; then this raises `JobEnded` or `CommandFailed`. Outside of
         a background request the output is printed.
         """
-        command = Command(args, options, data=input, terminal=terminal)
+        command = _command(args, options, input, terminal)
         return self._run(command, check=check, is_abandoned=lambda: False)
 
     async def arun_command(
@@ -49,7 +51,7 @@ class Commands(Slices):
         """`run_command` that does not block the event loop. If its task is cancelled, the program is ended too."""
         import asyncio  # noqa: PLC0415 - takes as long to import as this package
 
-        command = Command(args, options, data=input, terminal=terminal)
+        command = _command(args, options, input, terminal)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[int] = loop.create_future()
         abandoned = threading.Event()
@@ -97,7 +99,7 @@ class Commands(Slices):
             if not draining.is_on:
                 return False
             drains_since = monotonic() if drains_since is None else drains_since
-            return monotonic() >= drains_since + max(0.0, draining.limit - GRACE - 1)
+            return monotonic() >= drains_since + max(0.0, draining.limit - command.grace - 1)
 
         def stop() -> bool:
             return is_abandoned() or (running is not None and (running.ended or leaves()))
@@ -110,6 +112,12 @@ class Commands(Slices):
         if status and check:
             raise command.failure(status)
         return status
+
+
+def _command(args: Arguments, options: Mapping[str, Any], data: str | bytes | None, terminal: bool) -> Command:
+    from backjob.worker.commands import Command  # noqa: PLC0415 - it imports subprocess, and few jobs run commands
+
+    return Command(args, options, data=data, terminal=terminal)
 
 
 def _print(text: str) -> None:

@@ -35,7 +35,7 @@ class Keyed(Protocol):
         ...
 
 
-@define
+@define(eq=False, repr=False)
 class Place:
     """The position of a loop: how many items are done, of how many; the key of the last one; whether the loop is over.
 
@@ -216,7 +216,7 @@ def _enclosing(positions: Positions) -> Loop | None:
     return loop
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Resume:
     """The name of a resumable loop, and whether each item is saved before the next one."""
 

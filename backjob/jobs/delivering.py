@@ -68,7 +68,7 @@ def _call(engine: Engine, job_id: str, transport: Transport | None) -> _Call:
     return _Call(engine, engine.carrier(transport), job_id)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Call:
     """One call of ``deliver()``. ``pause`` is how long (s) to wait until the next `poll`.
 

@@ -18,7 +18,6 @@ from backjob.http.inherited import cookie_names, credential_names, forwarded_nam
 from backjob.http.public import public_url, trusted_origins
 from backjob.model import JobState, in_seconds
 from backjob.protocols import Capability, Clock, Files, Signer, Store, Transport, lacks
-from backjob.status.page import read_page_template
 from backjob.worker.running import CaptureOptions
 
 _T = TypeVar("_T")
@@ -85,8 +84,12 @@ def _trusted_origins(origins: Iterable[str]) -> tuple[str, ...]:
 
 
 def _page_template(path: str | os.PathLike[str] | None) -> str | None:
+    if path is None:
+        return None
+    from backjob.status.page import read_page_template  # noqa: PLC0415 - it loads the page, and few sites have their own
+
     try:
-        return None if path is None else read_page_template(path)
+        return read_page_template(path)
     except ValueError as error:
         raise InvalidRequest("page_template", str(error)) from None
 
@@ -226,7 +229,7 @@ def _clock(clock: Clock | None) -> Clock:
     return clock or SystemClock()
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Options:
     """The arguments of `BackJob`. Raises `InvalidRequest` naming the one that is invalid."""
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from types import EllipsisType
 from typing import Any, Final
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from backjob.delivery.keeping import LEASE
 from backjob.errors import AddressUnknown, InvalidRequest, NoCurrentRequest, TooDeep, TooManyJobs
@@ -36,13 +36,13 @@ from backjob.worker.running import current
 _DEFAULT_AGENT: Final = "backjob"
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Prepared:
     """A worker request, not signed yet. ``inherited`` is None unless it is sent as the current user."""
 
     request: Request
-    given: Credentials = field(repr=False)
-    inherited: Credentials | None = field(repr=False)
+    given: Credentials
+    inherited: Credentials | None
     caller: Caller | None
 
     @property
@@ -131,7 +131,7 @@ def with_user_agent(engine: Engine, request: Request) -> Request:
     return Request(request.method, request.target, headers, request.body, request.raw, request.mount)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Terms:
     """The arguments of ``start()`` that say when, how often and as whom a job runs."""
 

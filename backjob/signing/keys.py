@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import secrets
-import tempfile
 from collections import Counter
 from contextlib import suppress
 from itertools import pairwise
@@ -88,6 +87,8 @@ def secret_file(path: str | os.PathLike[str]) -> str:
     """
     file = Path(path)
     if not file.exists():
+        import tempfile  # noqa: PLC0415 - takes its time to import, for what happens once
+
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor, complete = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
         try:

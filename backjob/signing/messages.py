@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Final, Literal
 from urllib.parse import unquote_to_bytes
 
-from attrs import field, frozen
+from attrs import frozen
 
 from backjob.errors import UNTIMELY, InvalidRequest, SignatureError, UnknownKey
 from backjob.http.targets import reproduces_itself
@@ -150,11 +150,11 @@ class MessageSigner:
         return tuple(subkey(key, label) for key in self._ring.values())
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Verified:
     grant: Grant
     request: Request
-    _digest: str = field(repr=False)
+    _digest: str
 
     def check(self, body: bytes) -> None:
         if not hmac.compare_digest(_digest(body), self._digest):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from attrs import field, frozen
+from attrs import frozen
 
 from backjob.errors import JobNotFound
 from backjob.model import JobState
@@ -28,14 +28,14 @@ def is_like_token(token: str) -> bool:
     return _LIKE_TOKEN.fullmatch(token) is not None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Opened:
     """A job that this visitor may see. ``ref`` is the id, with the token if the URL has one; ``granted`` is the right of that token."""
 
-    ref: str = field(repr=False)
+    ref: str
     state: JobState
     granted: Right | None
-    visit: Visit = field(repr=False)
+    visit: Visit
 
     def is_by_owner(self) -> bool:
         """Whether the owner asks."""

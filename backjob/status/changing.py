@@ -14,7 +14,7 @@ from backjob.status.origins import is_intended
 from backjob.status.showing import Showing
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Changing(Showing):
     """The part of `Endpoints` that changes jobs, if the visitor may do so and meant it."""
 

@@ -39,7 +39,7 @@ class Markup(str):
         return str(self)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class ElementOptions:
     """The attributes of the element; see `BackJob.element`."""
 

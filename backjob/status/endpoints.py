@@ -63,7 +63,7 @@ _READING: Final = ("GET", "HEAD")
 _BAD_OFFSET: Final = error_response(400, "offset: must be a number of bytes, 0 or more")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Route:
     handle: Callable[[Endpoints, Visit, Opened], StatusResponse]
     methods: tuple[str, ...] = _READING
@@ -74,7 +74,7 @@ def _check_prefix(_endpoints: object, _attribute: object, value: str) -> None:
         raise InvalidRequest("status_prefix", f"must begin with a slash and not end with one, not {value!r}")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Endpoints(Changing):
     """Responds to the status routes. Stateless, callable from any thread; ``respond`` may read the store.
 

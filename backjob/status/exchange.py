@@ -35,7 +35,7 @@ def _once(value: Any) -> Any:
     return cache(value) if callable(value) else value
 
 
-@frozen
+@frozen(eq=False)
 class Visit:
     """A request for a status route.
 

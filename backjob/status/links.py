@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from attrs import field, frozen
+from attrs import frozen
 
 from backjob.model import JobState, JsonValue
 
@@ -13,7 +13,7 @@ Right: TypeAlias = Literal["view", "cancel", "manage"]
 """To view; also to cancel; also to run again and delete."""
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Linked:
     """What the links of a job depend on."""
 
@@ -26,7 +26,7 @@ class Linked:
         return cls(state.status.is_final, state.file is not None, state.status.is_final and state.keeps_request)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class JobLinks:
     """The URLs of one job for one visitor.
 
@@ -35,7 +35,7 @@ class JobLinks:
     """
 
     base: str
-    reference: Callable[[Right], str] = field(repr=False)
+    reference: Callable[[Right], str]
     right: Right = "view"
     events: bool = False
     may_run_again: bool = False

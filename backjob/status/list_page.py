@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
 
-from attrs import field, frozen
+from attrs import frozen
 
 from backjob.model import JobState, Status, clean_text
 from backjob.status.element import shown_text
@@ -30,7 +30,7 @@ _WORDS: Final = (
 )
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ListPage:
     """The page to render. ``assets`` is the prefix of progress.css; ``shows_owners``: it lists the jobs of everyone."""
 
@@ -39,7 +39,7 @@ class ListPage:
     assets: str
     shows_owners: bool = False
     is_anonymous: bool = False
-    back: str = field(default="", repr=False)
+    back: str = ""
     """The URL of this page, to which its forms and the pages of its jobs return."""
     site: str = ""
     """The application's page to which this one leads back, if any."""

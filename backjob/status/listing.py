@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from urllib.parse import urlencode
 
-from attrs import field, frozen
+from attrs import frozen
 
 from backjob.errors import InvalidRequest
 from backjob.model import JobState, JsonValue, Query, Request, Status, is_storable, parse_position
@@ -22,7 +22,7 @@ _LONGEST_OTHER: Final = 100
 _NUMBER: Final = re.compile(r"[0-9]{1,4}")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Search:
     """The parameters of the list, as the visitor gave them. Empty: not given."""
 
@@ -95,13 +95,13 @@ class Search:
         return f"{base}/?{query}" if query else f"{base}/"
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Page:
     """One page of the list. ``links(state)`` are the job's links for this visitor; ``next`` is the next page's URL."""
 
     jobs: Sequence[JobState]
     next: str | None
-    links: Callable[[JobState], JobLinks] = field(repr=False)
+    links: Callable[[JobState], JobLinks]
 
     def as_dict(self) -> dict[str, JsonValue]:
         """Return the page, JSON-ready."""

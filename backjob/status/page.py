@@ -51,7 +51,7 @@ _ERROR: Final = """<!doctype html>
 """
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Links:
     """The URL paths that the page links to.
 

@@ -14,7 +14,7 @@ from backjob.status.listing import with_links
 from backjob.status.source import StatusSource
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Showing:
     """The part of `Endpoints` that all routes share."""
 

@@ -8,6 +8,8 @@ from functools import cache
 from html import escape
 from typing import Final
 
+from backjob.status.packaged import packaged_file
+
 _SECTION: Final = re.compile(r"\{\{#(\w+)\}\}(.*?)\{\{/\1\}\}", re.DOTALL)
 _PLACE: Final = re.compile(r"\{\{(\w+)\}\}")
 
@@ -15,9 +17,7 @@ _PLACE: Final = re.compile(r"\{\{(\w+)\}\}")
 @cache
 def asset(name: str) -> bytes:
     """Return a static file of the package."""
-    from importlib.resources import files  # noqa: PLC0415 - it imports zipfile and tempfile
-
-    return files("backjob.status").joinpath("static", name).read_bytes()
+    return packaged_file(f"static/{name}")
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Final, cast
 
@@ -10,7 +11,7 @@ from backjob.errors import InvalidRequest
 from backjob.protocols import Clock, Store
 from backjob.stores.urls import StoreURL
 
-__all__ = ["has_tables", "open_store"]
+__all__ = ["has_tables", "load_store", "open_store"]
 
 _SQL: Final = "backjob.stores.sql"
 _MODULES: Final[Mapping[str, str]] = {
@@ -45,6 +46,12 @@ def open_store(url: str, *, clock: Clock | None = None) -> Store:
         raise InvalidRequest("store", f"unknown scheme {parsed.scheme!r}; known schemes: {known}")
     opener = cast("Callable[[StoreURL, Clock | None], Store]", import_module(module).from_url)
     return opener(parsed, clock)
+
+
+def load_store(url: object) -> None:
+    """Import the store at a URL and its driver, so that no request has to wait for that. `open_store` raises the errors."""
+    with suppress(Exception):
+        import_module(_MODULES[StoreURL.parse(str(url)).scheme])
 
 
 def has_tables(url: str) -> bool:

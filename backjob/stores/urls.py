@@ -24,7 +24,7 @@ def yes_or_no(value: str) -> bool:
     return truth
 
 
-@frozen
+@frozen(eq=False)
 class StoreURL:
     """A store's URL. ``location`` is the part between scheme and options. The repr shows no part that may be secret."""
 

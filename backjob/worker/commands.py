@@ -21,9 +21,6 @@ from backjob.process import PerProcess
 
 Arguments: TypeAlias = "str | bytes | os.PathLike[str] | Sequence[str | bytes | os.PathLike[str]]"
 
-GRACE: Final = 5.0
-"""Seconds from SIGTERM to SIGKILL."""
-
 _INTERVAL: Final = 0.2  # s between two checks whether to go on
 _LINGER: Final = 1.0  # s for which output is read after the end: a process that it left behind may keep the pipe open
 _CHUNK: Final = 1 << 16
@@ -43,6 +40,9 @@ class Command:
     some, and is the first of its own session, so that it can be ended with all processes that it starts. With ``terminal``
     its output is a pseudo-terminal of 80 columns.
     """
+
+    grace: Final = 5.0
+    """Seconds from SIGTERM to SIGKILL."""
 
     def __init__(self, args: Arguments, given: Mapping[str, Any], *, data: str | bytes | None, terminal: bool) -> None:
         options = dict(given)
@@ -144,7 +144,7 @@ class Command:
             return
         self._signal(process, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
+            process.wait(self.grace)
         self._signal(process, signal.SIGKILL)
         process.wait()
 

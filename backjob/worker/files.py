@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias, cast
@@ -34,7 +33,7 @@ class NotKept(BackJobError):
     """A file can't be kept."""
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Keeping:
     """What is kept of an action's response and how much: ``max_result`` and ``max_file`` are in bytes.
 
@@ -54,6 +53,8 @@ class Spool:
 
     def __init__(self, keeping: Keeping, name: str, content_type: str | None) -> None:
         """``name`` is what the user calls the file. Raises `OSError`."""
+        import tempfile  # noqa: PLC0415 - takes its time to import, and few jobs make files
+
         files = keeping.files
         folder = getattr(files, "spool_directory", None)
         self._most = keeping.max_file

@@ -20,7 +20,7 @@ _NO_RESPONSE: Final = ("No response returned.",)
 """Starlette's BaseHTTPMiddleware raises this `RuntimeError` too if the application raised an error that is no `Exception`."""
 
 
-@frozen
+@frozen(eq=False)
 class Outcome:
     """The result of an action: its response's status line, Location and Retry-After (s), and the error that it raised.
 

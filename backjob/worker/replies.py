@@ -41,7 +41,7 @@ class Refusal(Reply):
         self.kind = kind
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class WorkerRequest:
     """A worker request with a valid signature. Read ``length`` bytes of body, and pass both to the claim.
 

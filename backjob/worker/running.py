@@ -37,7 +37,7 @@ _is_muted: Final[ContextVar[bool]] = ContextVar("backjob_muted", default=False)
 """Whether nothing that this thread writes or logs becomes output."""
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class CaptureOptions:
     """What becomes output besides stdout: stderr, records of `logging` from a level on (None: none); and with times or not."""
 

@@ -66,3 +66,4 @@ def misuse_is_a_type_error() -> None:
     jobs.strat("work")  # type: ignore[attr-defined]
     jobs.start("work", dealy=5)  # type: ignore[call-arg]
     BackJob(stor=None)  # type: ignore[call-arg]
+    backjob.Backjob  # type: ignore[attr-defined] # noqa: B018 - names that are imported at their first use are checked too

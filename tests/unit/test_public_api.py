@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import pickle
+import pydoc
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Final
@@ -75,6 +77,20 @@ def test_every_error_is_public_and_all_public_names_exist() -> None:
     assert set(errors.__all__) <= set(backjob.__all__)
     assert all(hasattr(backjob, name) for name in backjob.__all__)
     assert isinstance(backjob.__version__, str)
+
+
+def test_names_that_are_imported_at_their_first_use_are_names_like_the_others() -> None:
+    copied: dict[str, Any] = {}
+    exec("from backjob import *", copied)
+    assert set(backjob.__all__) == copied.keys() - {"__builtins__"}
+    assert set(backjob.__all__) <= set(dir(backjob))
+    assert "class BackJob" in pydoc.plain(pydoc.render_doc(backjob))
+    assert pickle.loads(pickle.dumps(backjob.BackJob)) is backjob.BackJob
+    assert dict(inspect.getmembers(backjob))["JobState"] is JobState
+    with pytest.raises(AttributeError, match="module 'backjob' has no attribute 'Backjob'"):
+        getattr(backjob, "Backjob")  # noqa: B009 - type checkers know that it does not exist
+    with pytest.raises(ImportError, match="Backjob"):
+        exec("from backjob import Backjob")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from typing import Final
 
 from attrs import frozen
 
+from backjob.status.packaged import packaged_file
+
 LANGUAGES: Final = ("en", "de", "fr", "es", "it", "pt", "nl", "pl", "ja", "zh")
 """The tags of the languages that backjob speaks; the first one is the default."""
 
@@ -30,7 +32,7 @@ _QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 _SUBTAG: Final = re.compile(r"[-_.@]")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Language:
     """The words of one language. ``tag`` is its BCP 47 tag, such as ``de``."""
 
@@ -82,9 +84,7 @@ class Language:
 @cache
 def language_file(tag: str) -> bytes:
     """Return the JSON file of one of the `LANGUAGES`."""
-    from importlib.resources import files  # noqa: PLC0415 - it imports zipfile and tempfile
-
-    return files("backjob.status").joinpath("languages", f"{tag}.json").read_bytes()
+    return packaged_file(f"languages/{tag}.json")
 
 
 def language(tag: str) -> Language:

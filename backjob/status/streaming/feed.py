@@ -26,7 +26,7 @@ _MIN_INTERVAL: Final = 0.25
 _MAX_INTERVAL: Final = 1.0
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Source:
     """The operations of the engine that event streams use.
 
@@ -43,7 +43,7 @@ class Source:
     show_errors: bool = True
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Chunk:
     """An encoded chunk of output, from byte ``start`` up to, but not including, byte ``end``."""
 
@@ -53,7 +53,7 @@ class Chunk:
     event: bytes
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Snapshot:
     """A job at one moment: its state as an event, and the latest chunks of its output, which ends at byte ``end``.
 

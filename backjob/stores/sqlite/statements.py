@@ -93,7 +93,7 @@ _STORED: Final = (*COLUMNS, "has_body")
 _BODY: Final = "CASE WHEN has_body THEN (SELECT body FROM {body} WHERE job = seq) ELSE x'' END"
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Statements:
     """Every statement for one table name. Raises `InvalidRequest` for a name that is not a plain identifier.
 
@@ -106,13 +106,11 @@ class Statements:
     upgrades: tuple[tuple[str, ...], ...]
     """The statements that bring the tables of each earlier layout, oldest first, to this one."""
     creation: tuple[str, ...]
-    changes: dict[tuple[object, ...], str] = field(factory=dict, init=False, repr=False, eq=False)
+    changes: dict[tuple[object, ...], str] = field(factory=dict, init=False)
     """The statements that `change` has made."""
-    reports: dict[tuple[bool, ...], str] = field(factory=dict, init=False, repr=False, eq=False)
+    reports: dict[tuple[bool, ...], str] = field(factory=dict, init=False)
     """The statements that `progress` has made."""
-    searches: dict[tuple[object, ...], tuple[str, dict[str, str]]] = field(
-        factory=dict, init=False, repr=False, eq=False
-    )
+    searches: dict[tuple[object, ...], tuple[str, dict[str, str]]] = field(factory=dict, init=False)
     """What `search_due` has made."""
     insert: str = "INSERT INTO {jobs} ({stored}) VALUES ({values})"
     insert_merging: str = (

@@ -35,7 +35,7 @@ class Unreachable(NotSent):
     """No connection to this address; another address of the same host may work."""
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Terms:
     """The settings that all connections of a transport share. ``context`` is None without TLS."""
 
@@ -45,7 +45,7 @@ class Terms:
     max_header: int
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Line:
     """The socket of a connection and its progress.
 

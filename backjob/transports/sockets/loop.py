@@ -36,7 +36,7 @@ _SHARED: Final = tuple(
 """The selectors to which another thread may add a socket while the loop's waits."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Flight:
     """One delivery in flight. Only the thread that submits it uses it, and then only the loop's.
 

@@ -86,12 +86,15 @@ def _emptied() -> Iterator[None]:
     from backjob.django.models import Job, Output
     from tests.adapters.django import views
 
-    jobs.reset()
+    def empty() -> None:
+        jobs.reset()
+        for model in (Output, Job, Session, User):
+            model._default_manager.all().delete()
+
+    empty()  # a test of the store itself leaves jobs
     views.seen.clear()
     yield
-    jobs.reset()
-    for model in (Output, Job, Session, User):
-        model._default_manager.all().delete()
+    empty()
 
 
 @pytest.fixture

@@ -199,7 +199,7 @@ def test_a_program_that_is_missing(world: Bench) -> None:
 def test_a_program_ends_when_its_job_does(
     world: Bench, running: Running, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    monkeypatch.setattr(commands, "GRACE", 0.3)
+    monkeypatch.setattr(Command, "grace", 0.3)
     heard = Heard()
     monkeypatch.setattr(running, "write", heard)
     ended: list[int | None] = []

@@ -164,7 +164,7 @@ def test_the_signal_of_a_job_that_times_out_when_read_is_sent_when_the_transacti
     monkeypatch.setattr(Leases, "may_reap", lambda _leases: True)  # as in a process that has run for one lease
     with recorded():
         job_id = started()
-    Job.objects.update(deliver_by=1)
+    Job.objects.update(deliver_by=1, lease_until=1 << 52)  # a process delivers it
     with transaction.atomic():
         assert jobs.status(job_id).status is Status.FAILED
         assert after_callbacks(ends) == []

@@ -51,9 +51,7 @@ class Hosts:
         assert job is not None
         return job
 
-    def hold(
-        self, gate: Gate, path: str = "/work/hold", *, on: Site | None = None, **more: object
-    ) -> tuple[str, Held]:
+    def hold(self, gate: Gate, path: str = "/work/hold", *, on: Site | None = None, **more: object) -> tuple[str, Held]:
         """Start a job on a host, by default the first, and wait until its action is at the gate there."""
         site = on or self.first
         query = {"gate": gate.port, **{name: value for name, value in more.items() if name in ("seconds", "quietly")}}

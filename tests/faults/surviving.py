@@ -16,7 +16,7 @@ from backjob.model import Job
 from backjob.protocols import Store
 from tests.faults.killing import Herd, HerdKind, visitors
 
-__all__ = ["DIED", "FEW_JOBS", "JOBS", "LEASE", "Watched", "check_survival", "lines_in", "pace"]
+__all__ = ["DIED", "FEW_JOBS", "JOBS", "LEASE", "Watched", "busy_workers", "check_survival", "lines_in", "pace"]
 
 JOBS: Final = 600
 FEW_JOBS: Final = 300
@@ -124,7 +124,7 @@ def lines_in(directory: Path, word: str) -> Counter[tuple[str, str]]:
     return Counter((job, run) for first, job, run, _ in map(str.split, lines) if first == word)
 
 
-def _busy_workers(server: Herd, directory: Path) -> list[int]:
+def busy_workers(server: Herd, directory: Path) -> list[int]:
     """The living workers of the last runs that have begun but not ended."""
     open_runs: dict[tuple[str, str], int] = {}
     path = directory / "runs"
@@ -150,7 +150,7 @@ def _kill_until_all_ended(server: Herd, watched: Watched, directory: Path, longe
         time.sleep(max(0.0, last_kill + _KILL_EVERY - time.monotonic()))  # the pace of the kills is the fault itself
         until = time.monotonic() + _LONGEST_START
         while (
-            not (victims := _busy_workers(server, directory)) and time.monotonic() < until and watched.has_unfinished()
+            not (victims := busy_workers(server, directory)) and time.monotonic() < until and watched.has_unfinished()
         ):
             time.sleep(0.003)
         server.kill_one(victims)

@@ -16,8 +16,6 @@ from tests.faults.surviving import FEW_JOBS, JOBS, LEASE, check_survival, pace
 from tests.scenarios.sites import KEY
 from tests.shared_stores import SHARED_STORES, SharedStore
 
-JOBS_IN_A_CACHE = 120  # each poll reads all that wait
-
 pytestmark = pytest.mark.timeout(300)
 
 # One server for each kind of store in the usual runs, with few jobs; all pairs at night, with all jobs.
@@ -40,8 +38,7 @@ CASES = [
     for store in SHARED_STORES
     for retries in (0, 50)
     if store.lists or not retries  # a store that may lose jobs takes no retries
-    for jobs in ([FEW_JOBS] if (str(kind), str(store), retries) in _USUAL else [])
-    + [JOBS if store.lists else JOBS_IN_A_CACHE]
+    for jobs in ([FEW_JOBS] if (str(kind), str(store), retries) in _USUAL else []) + [JOBS]
 ]
 
 

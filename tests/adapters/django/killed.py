@@ -1,4 +1,8 @@
-"""The site of `tests.faults.killed_app` as a Django project, whose workers are killed: ``app`` for WSGI, ``asgi_app`` for ASGI."""
+"""A Django project whose workers are killed: ``app`` for WSGI, ``asgi_app`` for ASGI.
+
+``/start?count=600`` starts that many jobs, as `tests.faults.killed_app` does. ``/start-import`` starts one that
+deactivates all active users, and adds a letter to their last names.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,9 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "tests.adapters.django.settings"
 
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
+from django.db import transaction
+from django.db.models import Value
+from django.db.models.functions import Concat
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
@@ -19,7 +26,9 @@ __all__ = ["app", "asgi_app"]
 app = get_wsgi_application()
 asgi_app = get_asgi_application()
 
-from backjob.django import jobs  # noqa: E402 - needs the settings
+from django.contrib.auth.models import User  # noqa: E402 - needs the settings
+
+from backjob.django import jobs  # noqa: E402
 from tests.faults.delivery_lease import shorten_delivery_leases  # noqa: E402
 from tests.faults.recording import record  # noqa: E402
 
@@ -36,6 +45,23 @@ def work(request: HttpRequest) -> HttpResponse:
     return HttpResponse("")
 
 
+@jobs.background_only
+def deactivate(request: HttpRequest) -> HttpResponse:
+    record("begin")
+    try:
+        for user in jobs.track(User.objects.filter(is_active=True), "Deactivating", resume="each"):
+            time.sleep(_seconds)
+            with transaction.atomic():
+                User.objects.filter(pk=user.pk).update(is_active=False, last_name=Concat("last_name", Value("x")))
+    finally:
+        record("end")
+    return HttpResponse("")
+
+
+def start_import(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(jobs.start("/deactivate", as_current_user=False, **_options))
+
+
 def start(request: HttpRequest) -> HttpResponse:
     ids = [
         jobs.start("/work", {"n": number}, as_current_user=False, **_options)
@@ -48,4 +74,10 @@ def ready(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok")
 
 
-urlpatterns = [path("work", work), path("start", start), path("ready", ready)]
+urlpatterns = [
+    path("work", work),
+    path("deactivate", deactivate),
+    path("start", start),
+    path("start-import", start_import),
+    path("ready", ready),
+]

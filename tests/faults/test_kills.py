@@ -14,7 +14,7 @@ from backjob.stores import open_store
 from tests.faults.killing import HERDS, HerdKind, herd
 from tests.faults.surviving import FEW_JOBS, JOBS, LEASE, check_survival, pace
 from tests.scenarios.sites import KEY
-from tests.shared_stores import SHARED_STORES, SharedStore
+from tests.shared_stores import BY_NAME, SHARED_STORES, SharedStore
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -66,3 +66,17 @@ def test_killed_workers_run_nothing_twice_and_lose_nothing(
     settings = environment(place, tmp_path, **options) | pace(kind, count)
     with herd(kind, "tests.faults.killed_app", tmp_path, settings) as server, closing(open_store(place)) as opened:
         check_survival(server, opened, tmp_path, retries=retries, count=count)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", HERDS, ids=str)
+@pytest.mark.parametrize("store", [BY_NAME["PostgreSQL"]], ids=str)
+def test_killed_workers_with_a_cache_in_front_of_their_store_run_nothing_twice_and_lose_nothing(
+    kind: HerdKind, store: SharedStore, place: str, tmp_path: Path
+) -> None:
+    with BY_NAME["cachelib on Redis"].place(tmp_path) as url:
+        cache, _, prefix = url.removeprefix("cache:").partition("?prefix=")
+        settings = environment(place, tmp_path, retries=50, retry_delay=0.2) | pace(kind, JOBS)
+        settings |= {"BACKJOB_CACHE": cache, "BACKJOB_CACHE_PREFIX": prefix}
+        with herd(kind, "tests.faults.killed_app", tmp_path, settings) as server, closing(open_store(place)) as opened:
+            check_survival(server, opened, tmp_path, retries=50, count=JOBS)

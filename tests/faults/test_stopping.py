@@ -109,7 +109,7 @@ IMPATIENT = (
     Stop("uvicorn", uvicorn(), app="asgi_app"),
     Stop("hypercorn", hypercorn(), app="asgi_app", to_all=True),
     Stop("granian ASGI", python_server("granian-asgi", "1"), app="asgi_app"),
-    Stop("waitress", _WAITRESS, drain="import", is_usual=True),
+    Stop("waitress", _WAITRESS, drain="import"),
     Stop(
         "uwsgi, HUP",
         uwsgi("--worker-reload-mercy=1"),
@@ -220,13 +220,8 @@ def test_a_job_in_slices_continues_in_the_next_process_and_a_plain_one_ends_firs
         assert rows.run == 2
 
 
-@pytest.mark.parametrize(
-    "stop",
-    [
-        pytest.param(stop, id=stop.name, marks=pytest.mark.slow if stop.is_usual else pytest.mark.nightly)
-        for stop in IMPATIENT
-    ],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("stop", IMPATIENT, ids=str)
 def test_a_plain_job_that_outlasts_the_stop_ends_failed_and_one_in_slices_continues(stop: Stop, tmp_path: Path) -> None:
     run = stopped_and_started_again(stop, tmp_path, MORE_ITEMS, BACKJOB_DRAIN_TIME="1")
     assert (run.report.status, run.report.status_text) == (Status.FAILED, DEAD)

@@ -95,14 +95,16 @@ def test_an_import_survives_kills_and_deployments(
         "ROWS": str(rows),
         "ROWS_DB": str(database),
         "SITE": site,
+        "WORKER": str(tmp_path / "worker"),
     }
     visitor.expected = "Failed to load resource|NetworkError|ERR_"  # a worker may die while it answers the page
     deployments = 0
+    page = visitor.page()  # a browser may take longer to start than the job takes
     with herd(GUNICORN, site, tmp_path, environment) as server:
         url = server.client.get("/start").text
         job_id = url.rpartition("/")[2].partition(".")[0]
         host, port = server.listening.getsockname()
-        page = visitor.open(f"http://{host}:{port}{url}")
+        page.goto(f"http://{host}:{port}{url}")
         page.locator("backjob-progress[data-status=in_progress]").wait_for()
         page.evaluate(WATCH)
         with closing(open_store(store_url(tmp_path))) as store, closing(sqlite3.connect(database)) as connection:
@@ -118,7 +120,7 @@ def test_an_import_survives_kills_and_deployments(
                     job = store.get(job_id)
                     assert job is not None
                     assert done_in(job) <= committed(connection)  # the cursor does not run ahead of committed rows
-                    server.kill_one()
+                    server.kill_one([int((tmp_path / "worker").read_text())] if job.token else [])
                 if server.kills in DEPLOYMENTS:
                     assert server.process is not None
                     server.process.send_signal(signal.SIGHUP)

@@ -1,7 +1,8 @@
 """A site that imports rows in slices.
 
 The settings come from the environment, as in the scenarios. ``ROWS`` is the number of rows. ``ROWS_DB`` is a database of the
-test, with a table ``rows (id, times)``, where ``times`` is how often a row was worked on, 0 at first.
+test, with a table ``rows (id, times)``, where ``times`` is how often a row was worked on, 0 at first. Each run writes its process
+into the file ``WORKER``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Iterable
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from backjob.wsgi import BackJobMiddleware
@@ -29,6 +31,7 @@ jobs: Final = make_jobs()
 
 def import_rows() -> None:
     """Work on each row, in a transaction for each."""
+    Path(os.environ["WORKER"]).write_text(str(os.getpid()), encoding="utf-8")
     with closing(sqlite3.connect(os.environ["ROWS_DB"], isolation_level=None, timeout=60)) as database:
         database.execute("PRAGMA synchronous = OFF")  # processes die here, no machine
         for row in jobs.track(range(ROWS), "Importing", resume="each"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import django
@@ -57,6 +58,7 @@ class Row(models.Model):
 
 @jobs.background_only
 def import_rows(request: HttpRequest) -> HttpResponse:
+    Path(os.environ["WORKER"]).write_text(str(os.getpid()), encoding="utf-8")
     for row in jobs.track(Row.objects.filter(times=0), "Importing", resume="each"):
         time.sleep(_SECONDS_EACH)
         with transaction.atomic():

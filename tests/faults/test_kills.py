@@ -16,7 +16,7 @@ from tests.faults.surviving import FEW_JOBS, JOBS, LEASE, check_survival, pace
 from tests.scenarios.sites import KEY
 from tests.shared_stores import BY_NAME, SHARED_STORES, SharedStore
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(400)
 
 # One server for each kind of store in the usual runs, with few jobs; all pairs at night, with all jobs.
 _USUAL = {

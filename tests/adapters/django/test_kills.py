@@ -50,11 +50,11 @@ PATIENCE = 200.0  # s
 GUNICORN = HerdKind("gunicorn sync", gunicorn("--workers=2"))
 
 
-def environment(directory: Path, **options: Any) -> dict[str, str]:
+def environment(directory: Path, *, atomic_requests: bool = False, **options: Any) -> dict[str, str]:
     """The environment of a site with the database of the test."""
     settings = {
         "ROOT_URLCONF": "tests.adapters.django.killed",
-        "DATABASES": {"default": {**connections["default"].settings_dict, "ATOMIC_REQUESTS": True}},
+        "DATABASES": {"default": {**connections["default"].settings_dict, "ATOMIC_REQUESTS": atomic_requests}},
         "BACKJOB": {"RUN_LEASE": LEASE, "SLICE_TIME": 1, "ON_END": "tests.faults.recording.on_end"},
     }
     return {
@@ -70,6 +70,8 @@ def test_killed_workers_of_a_django_site_run_nothing_twice_and_lose_nothing(
 ) -> None:
     options = {"retries": retries, "retry_delay": 0.2} if retries else {}
     settings = environment(tmp_path, **options) | pace(kind, count)
+    if kind.app == "asgi_app":
+        settings["SECONDS_EACH"] = "2"  # each request has a thread of its own, so all run at once
     with herd(kind, "tests.adapters.django.killed", tmp_path, settings) as server:
         check_survival(server, DjangoStore("default"), tmp_path, retries=retries, count=count)
 
@@ -102,7 +104,7 @@ def deaths_of(job: Job) -> int:
 def test_a_cursor_is_never_ahead_of_the_rows_that_are_committed(any_database: str, rows: int, tmp_path: Path) -> None:
     User.objects.bulk_create(User(username=f"user {number}") for number in range(rows))
     store = DjangoStore("default")
-    settings = environment(tmp_path, retries=5, retry_delay=0.2) | {"SECONDS_EACH": "0.003"}
+    settings = environment(tmp_path, atomic_requests=True, retries=5, retry_delay=0.2) | {"SECONDS_EACH": "0.003"}
     with herd(GUNICORN, "tests.adapters.django.killed", tmp_path, settings) as server:
         job_id = server.client.get("/start-import").text
         deadline = time.monotonic() + PATIENCE

@@ -68,7 +68,7 @@ def environment(directory: Path, *, atomic_requests: bool = False, **options: An
 def test_killed_workers_of_a_django_site_run_nothing_twice_and_lose_nothing(
     *, kind: HerdKind, any_database: str, tmp_path: Path, retries: int, count: int
 ) -> None:
-    options = {"retries": retries, "retry_delay": 0.2} if retries else {}
+    options: dict[str, Any] = {"retries": retries, "retry_delay": 0.2} if retries else {}
     settings = environment(tmp_path, **options) | pace(kind, count)
     if kind.app == "asgi_app":
         settings["SECONDS_EACH"] = "2"  # each request has a thread of its own, so all run at once

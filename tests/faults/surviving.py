@@ -28,7 +28,7 @@ _KILL_EVERY: Final = 0.5  # s
 _LONGEST_KILLING: Final = 15.0  # s, for all jobs; fewer take less
 _LONGEST_START: Final = 20.0  # s
 _ENOUGH_KILLS: Final = 5
-_PATIENCE: Final = 240.0  # s, which a cache needs on a busy machine: each poll reads all jobs that wait
+_PATIENCE: Final = 360.0  # s, which a cache needs on a busy machine: each poll reads all jobs that wait
 
 
 def pace(kind: HerdKind, count: int) -> dict[str, str]:

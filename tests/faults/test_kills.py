@@ -16,7 +16,7 @@ from tests.faults.surviving import FEW_JOBS, JOBS, LEASE, check_survival, pace
 from tests.scenarios.sites import KEY
 from tests.shared_stores import BY_NAME, SHARED_STORES, SharedStore
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(500)
 
 # One server for each kind of store in the usual runs, with few jobs; all pairs at night, with all jobs.
 _USUAL = {
@@ -64,6 +64,8 @@ def test_killed_workers_run_nothing_twice_and_lose_nothing(
 ) -> None:
     options = {"retries": retries, "retry_delay": 0.2} if retries else {}
     settings = environment(place, tmp_path, **options) | pace(kind, count)
+    if kind.app == "asgi_app" and not store.lists:
+        settings["SECONDS_EACH"] = "1"  # a new process reads the whole cache before it runs jobs
     with herd(kind, "tests.faults.killed_app", tmp_path, settings) as server, closing(open_store(place)) as opened:
         check_survival(server, opened, tmp_path, retries=retries, count=count)
 

@@ -23,7 +23,7 @@ from tests.faults.killing import HERDS, HerdKind, herd, visitors
 from tests.faults.surviving import DIED, FEW_JOBS, JOBS, LEASE, busy_workers, check_survival, pace
 from tests.scenarios.servers import gunicorn
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(500)
 
 _USUAL = ("gunicorn gthread 2x2", "postgresql", 50)
 CASES = [

@@ -17,6 +17,7 @@ from backjob.lifecycle import history_of
 from backjob.model import Job
 from backjob.stores import open_store
 from tests.faults.killing import HerdKind, herd
+from tests.faults.surviving import busy_workers
 from tests.scenarios.servers import gunicorn
 from tests.scenarios.sites import KEY, store_url
 
@@ -95,7 +96,7 @@ def test_an_import_survives_kills_and_deployments(
         "ROWS": str(rows),
         "ROWS_DB": str(database),
         "SITE": site,
-        "WORKER": str(tmp_path / "worker"),
+        "RUNS": str(tmp_path / "runs"),
     }
     visitor.expected = "Failed to load resource|NetworkError|ERR_"  # a worker may die while it answers the page
     deployments = 0
@@ -121,8 +122,7 @@ def test_an_import_survives_kills_and_deployments(
                     assert job is not None
                     assert done_in(job) <= committed(connection)  # the cursor does not run ahead of committed rows
                     # Every second kill hits the worker with the job; the others leave some runs time for a whole slice.
-                    is_aimed = job.token is not None and server.kills % 2 == 0
-                    server.kill_one([int((tmp_path / "worker").read_text())] if is_aimed else [])
+                    server.kill_one(busy_workers(server, tmp_path) if server.kills % 2 == 0 else [])
                 if server.kills in DEPLOYMENTS:
                     assert server.process is not None
                     server.process.send_signal(signal.SIGHUP)

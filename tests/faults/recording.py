@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +13,7 @@ from backjob.worker.running import current
 if TYPE_CHECKING:
     from backjob import JobState
 
-__all__ = ["RUNS", "on_end", "record"]
+__all__ = ["RUNS", "on_end", "record", "recorded"]
 
 RUNS: Final = Path(os.environ["RUNS"])
 
@@ -30,6 +32,16 @@ def record(word: str) -> None:
     running = current.get()
     assert running is not None
     _write_line(word, running.job.id, running.job.run, os.getpid())
+
+
+@contextmanager
+def recorded() -> Iterator[None]:
+    """Record the begin and the end of the block."""
+    record("begin")
+    try:
+        yield
+    finally:
+        record("end")
 
 
 def on_end(state: JobState) -> None:

@@ -30,7 +30,7 @@ from django.contrib.auth.models import User  # noqa: E402 - needs the settings
 
 from backjob.django import jobs  # noqa: E402
 from tests.faults.delivery_lease import shorten_delivery_leases  # noqa: E402
-from tests.faults.recording import record  # noqa: E402
+from tests.faults.recording import recorded  # noqa: E402
 
 _options: Final = json.loads(os.environ["START_OPTIONS"])
 _seconds: Final = float(os.environ.get("SECONDS_EACH", "0.02"))
@@ -39,22 +39,18 @@ shorten_delivery_leases()
 
 
 def work(request: HttpRequest) -> HttpResponse:
-    record("begin")
-    time.sleep(_seconds)
-    record("end")
+    with recorded():
+        time.sleep(_seconds)
     return HttpResponse("")
 
 
 @jobs.background_only
 def deactivate(request: HttpRequest) -> HttpResponse:
-    record("begin")
-    try:
+    with recorded():
         for user in jobs.track(User.objects.filter(is_active=True), "Deactivating", resume="each"):
             time.sleep(_seconds)
             with transaction.atomic():
                 User.objects.filter(pk=user.pk).update(is_active=False, last_name=Concat("last_name", Value("x")))
-    finally:
-        record("end")
     return HttpResponse("")
 
 

@@ -1,8 +1,8 @@
 """A site with actions that harm their process, as a WSGI application.
 
-Files in the directory ``HOST_FAULTS`` switch faults on and off: ``blocked`` has ``on_end`` wait, and ``offset`` has the seconds by
-which the clock is wrong, if ``HOST_CLOCK`` is set. With ``HOST_NO_THREADS`` the thread that renews leases can't start. ``on_end``
-appends lines to the file ``HOST_ENDS``.
+Files in the directory ``HOST_FAULTS`` switch faults on and off: ``blocked`` has ``on_end`` and the dispatch of the queue ``engine``
+wait, and ``offset`` has the seconds by which the clock is wrong, if ``HOST_CLOCK`` is set. With ``HOST_NO_THREADS`` the thread that renews leases can't start. ``on_end``
+appends lines to the file ``HOST_ENDS``, and the dispatch to ``HOST_DISPATCHED``.
 """
 
 from __future__ import annotations
@@ -63,11 +63,19 @@ def _start(thread: threading.Thread) -> None:
     _start_thread(thread)
 
 
-def _note_end(state: JobState) -> None:
+def _append(variable: str, line: str) -> None:
     while (_FAULTS / "blocked").exists():
         time.sleep(0.02)  # the fault itself
-    with open(os.environ["HOST_ENDS"], "a", encoding="utf-8") as ends:  # noqa: PTH123 - appends are atomic
-        ends.write(f"{state.id} {state.status.name}\n")
+    with open(os.environ[variable], "a", encoding="utf-8") as file:  # noqa: PTH123 - appends are atomic
+        file.write(f"{line}\n")
+
+
+def _note_end(state: JobState) -> None:
+    _append("HOST_ENDS", f"{state.id} {state.status.name}")
+
+
+def _dispatch(job_id: str) -> None:
+    _append("HOST_DISPATCHED", job_id)
 
 
 def _hold_gil(port: int, seconds: float) -> None:
@@ -110,7 +118,8 @@ def harmful(site: WSGIApplication) -> WSGIApplication:
 
 threading.Thread.start = _start  # type: ignore[assignment,method-assign]
 _has_offset: Final = "HOST_CLOCK" in os.environ
-jobs: Final = Settings.of(settings(), prefix=PREFIX).build(
+_queues: Final = {f"{PREFIX}QUEUES": {"engine": {"dispatch": _dispatch}}}
+jobs: Final = Settings.of(settings() | _queues, prefix=PREFIX).build(
     BackJob,
     package="backjob.scenarios",
     application="plain",

@@ -51,13 +51,14 @@ class Hosts:
         assert job is not None
         return job
 
-    def hold(self, gate: Gate, path: str = "/work/hold", **more: object) -> tuple[str, Held]:
-        """Start a job on the first host, and wait until its action is at the gate there."""
+    def hold(self, gate: Gate, path: str = "/work/hold", *, on: Site | None = None, **more: object) -> tuple[str, Held]:
+        """Start a job on a host, by default the first, and wait until its action is at the gate there."""
+        site = on or self.first
         query = {"gate": gate.port, **{name: value for name, value in more.items() if name in ("seconds", "quietly")}}
         options = {name: value for name, value in more.items() if name not in query}
-        job_id = self.first.start(path, query, as_current_user=False, **options)
+        job_id = site.start(path, query, as_current_user=False, **options)
         action = gate.reached()
-        assert action.pid == self.first.server.process.pid
+        assert action.pid == site.server.process.pid
         return job_id, action
 
     def observe(self, seconds: float, check: Callable[[], object]) -> None:
@@ -139,6 +140,7 @@ def hosts(
         "SCENARIO_RUNS": str(directory / "runs"),
         "HOST_FAULTS": str(directory / "faults"),
         "HOST_ENDS": str(directory / "ends"),
+        "HOST_DISPATCHED": str(directory / "dispatched"),
         **more,
     }
     with ExitStack() as stack:

@@ -1,7 +1,8 @@
 """A site that imports rows in slices.
 
 The settings come from the environment, as in the scenarios. ``ROWS`` is the number of rows. ``ROWS_DB`` is a database of the
-test, with a table ``rows (id, times)``, where ``times`` is how often a row was worked on, 0 at first.
+test, with a table ``rows (id, times)``, where ``times`` is how often a row was worked on, 0 at first. Each run is recorded in
+the file ``RUNS``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from backjob.wsgi import BackJobMiddleware
+from tests.faults.recording import recorded
 from tests.scenarios.apps.plain import make_jobs
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ def site(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
     path = environ["PATH_INFO"]
     text = "ok"
     if path == "/import":
-        import_rows()
+        with recorded():
+            import_rows()
     elif path == "/start":
         job_id = jobs.start("/import", as_current_user=False, retries=5, retry_delay=0.2)
         text = jobs.status_url(job_id)

@@ -16,6 +16,7 @@ from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 
+from tests.faults.recording import recorded
 from tests.scenarios.apps.config import PREFIX, settings
 
 __all__ = ["app", "jobs"]
@@ -57,10 +58,11 @@ class Row(models.Model):
 
 @jobs.background_only
 def import_rows(request: HttpRequest) -> HttpResponse:
-    for row in jobs.track(Row.objects.filter(times=0), "Importing", resume="each"):
-        time.sleep(_SECONDS_EACH)
-        with transaction.atomic():
-            Row.objects.filter(pk=row.pk).update(times=models.F("times") + 1)
+    with recorded():
+        for row in jobs.track(Row.objects.filter(times=0), "Importing", resume="each"):
+            time.sleep(_SECONDS_EACH)
+            with transaction.atomic():
+                Row.objects.filter(pk=row.pk).update(times=models.F("times") + 1)
     return HttpResponse("")
 
 

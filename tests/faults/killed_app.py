@@ -12,7 +12,6 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
@@ -23,38 +22,18 @@ from backjob.jobs import BackJob
 from backjob.settings import Settings
 from backjob.worker.running import current
 from tests.faults.delivery_lease import shorten_delivery_leases
+from tests.faults.recording import RUNS, on_end, record
 from tests.scenarios.apps.config import PREFIX, settings
 from tests.scenarios.apps.scopes import Receive, Scope, Send
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from backjob import JobState
 
 __all__ = ["app", "asgi_app", "jobs"]
 
-_runs: Final = Path(os.environ["RUNS"])
 _options: Final = json.loads(os.environ.get("START_OPTIONS", "{}"))
 _seconds: Final = float(os.environ.get("SECONDS_EACH", "0.02"))
-
-
-def write_line(*words: object) -> None:
-    """Append a line in one write, which the file system makes atomic."""
-    descriptor = os.open(_runs, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        os.write(descriptor, (" ".join(map(str, words)) + "\n").encode())
-    finally:
-        os.close(descriptor)
-
-
-def record(word: str) -> None:
-    running = current.get()
-    assert running is not None
-    write_line(word, running.job.id, running.job.run, os.getpid())
-
-
-def on_end(state: JobState) -> None:
-    write_line("called", state.id, state.attempt, os.getpid())
 
 
 shorten_delivery_leases()
@@ -94,7 +73,7 @@ def respond(path: str, query: str) -> str | Iterator[str]:
 
 def hang(phase: str) -> str | Iterator[str]:
     """Never return in time, unless this process is to survive. The phase is what the action does until it is killed."""
-    if (_runs.parent / f"survivor-{os.getpid()}").exists():
+    if (RUNS.parent / f"survivor-{os.getpid()}").exists():
         return "ok"
     if phase == "response":
         return stream()
@@ -112,7 +91,7 @@ def wait(phase: str) -> None:
     running = current.get()
     assert running is not None
     try:
-        while running.job.run == 1 and not (_runs.parent / f"released-{phase}").exists():
+        while running.job.run == 1 and not (RUNS.parent / f"released-{phase}").exists():
             if phase == "updates":
                 jobs.update(status_text=f"at {time.monotonic():.1f}")
             time.sleep(0.05)

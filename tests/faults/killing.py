@@ -87,6 +87,24 @@ class Herd:
         assert self.process is not None
         return [self.process.pid] if self.kind.is_single else _children(self.process.pid)
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop all workers during the block, so that what they have written is of one moment."""
+        workers = self.workers
+        for pid in workers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        deadline = time.monotonic() + WAIT
+        while any(_state_of(pid) not in "TtZX" for pid in workers):
+            assert time.monotonic() < deadline, self.tail()
+            time.sleep(0.001)
+        try:
+            yield
+        finally:
+            for pid in workers:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     def kill_one(self, among: Iterable[int] = ()) -> int | None:
         """Kill one worker, one of these if it lives, and have another follow. Returns its process id; None if there is none."""
         workers = self.workers
@@ -119,6 +137,14 @@ def _children(pid: int) -> list[int]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         children += map(int, (task / "children").read_text().split())
     return [child for child in children if "resource_tracker" not in _command_of(child)]
+
+
+def _state_of(pid: int) -> str:
+    """The letter of ``proc_pid_stat(5)``; that of a dead process if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
 
 
 def _command_of(pid: int) -> str:

@@ -25,7 +25,8 @@ from backjob.stores import open_store
 from tests.brokers import ON_RABBITMQ, ON_REDIS, Broker, Place, through
 from tests.faults.killing import Herd, HerdKind, herd, visitors
 from tests.faults.links import Link
-from tests.faults.test_kills import DIED, Watched, environment, lines_in
+from tests.faults.surviving import DIED, Watched, lines_in
+from tests.faults.test_kills import environment
 from tests.scenarios.servers import python_server
 from tests.scenarios.with_celery import celery_worker
 from tests.shared_stores import BY_NAME

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -31,10 +32,10 @@ def gate() -> Iterator[Gate]:
         yield gate
 
 
-def assert_running(world: Hosts, job_id: str) -> Callable[[], None]:
+def assert_running(world: Hosts, job_id: str, run: int = 1) -> Callable[[], None]:
     def check() -> None:
         job = world.job(job_id)
-        assert (job.status, job.run) == (Status.IN_PROGRESS, 1)
+        assert (job.status, job.run) == (Status.IN_PROGRESS, run)
 
     return check
 
@@ -52,7 +53,7 @@ def assert_dead(world: Hosts, job_id: str) -> None:
 
 
 def ripe(world: Hosts) -> None:
-    """Wait until the second host has run for a lease, so that it may end jobs. Before the action: that waits for 60 s at most."""
+    """Wait until the second host has run for a lease, so that it may end jobs. Before the action: that waits for 120 s at most."""
     world.observe(world.lease + 1, lambda: None)
 
 
@@ -83,15 +84,17 @@ def test_a_process_that_is_stopped_for_60_seconds_loses_its_job_and_is_fenced(
 ) -> None:
     job_id, late = world.hold(gate, retries=retries, retry_delay=0)
     stop(world.first)
+    over = time.monotonic() + world.lease * 60 / 18
     if not retries:
         assert_dead(world, job_id)
-        world.observe(world.lease, lambda: None)
+        world.observe(over - time.monotonic(), lambda: None)
         proceed(world.first)
         assert late.release() == "JobEnded"
         assert world.ends(job_id) == ["FAILED"]
         return
     again = gate.reached()
     assert again.pid == world.second.server.process.pid
+    world.observe(over - time.monotonic(), assert_running(world, job_id, run=2))
     proceed(world.first)
     assert late.release() == "JobEnded"
     again.proceed()
@@ -217,16 +220,19 @@ def test_a_host_that_is_cut_off_from_the_database_for_30_seconds_is_fenced(  # n
         ripe(world)
         job_id, late = world.hold(gate, retries=retries, retry_delay=0)
         getattr(link, how)()
+        over = time.monotonic() + lease * 30 / 18
         world.observe(lease / 3, assert_running(world, job_id))
         if retries:
             again = gate.reached()
             assert again.pid == world.second.server.process.pid
+            world.observe(over - time.monotonic(), assert_running(world, job_id, run=2))
             link.restore()
             late.release()  # by now it may know that it is late
             assert_completes(world, job_id, again)
             assert world.job(job_id).run == 2
         else:
             assert_dead(world, job_id)
+            world.observe(over - time.monotonic(), lambda: None)
             link.restore()
             late.release()
             assert world.ends(job_id) == ["FAILED"]

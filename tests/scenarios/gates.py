@@ -11,7 +11,7 @@ from typing import Final
 
 __all__ = ["at_gate", "at_gate_in_thread"]
 
-_WAIT: Final = 60.0
+_WAIT: Final = 120.0
 
 
 @asynccontextmanager

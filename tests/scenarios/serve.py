@@ -1,7 +1,8 @@
 """Run an app on a server that must be started from Python: ``serve.py SERVER MODULE:APP DESCRIPTOR [OPTION…]``.
 
 The descriptor is a listening socket inherited from the test, so that no other process can take its port. The
-option is a file with a certificate and its key, or the headers that waitress believes.
+option is a file with a certificate and its key, the headers that waitress believes, or after how many seconds granian kills
+a worker that it stops.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def _aiohttp(app: Any, listening: socket.socket) -> None:
     web.run_app(app, sock=listening, shutdown_timeout=1, print=None)
 
 
-def _granian(interface: str, name: str, listening: socket.socket) -> None:
+def _granian(interface: str, name: str, listening: socket.socket, kill_timeout: str | None = None) -> None:
     """Run granian, which loads the application itself, in a separate process."""
     from granian.constants import Interfaces
     from granian.server import MPServer
@@ -83,7 +84,14 @@ def _granian(interface: str, name: str, listening: socket.socket) -> None:
 
     threads = _GRANIAN_THREADS if interface == "wsgi" else None
     host, port = listening.getsockname()[:2]
-    Adopting(name, host, port, interface=Interfaces(interface), blocking_threads=threads).serve()
+    Adopting(
+        name,
+        host,
+        port,
+        interface=Interfaces(interface),
+        blocking_threads=threads,
+        workers_kill_timeout=None if kill_timeout is None else int(kill_timeout),
+    ).serve()
 
 
 def main(arguments: list[str]) -> None:
@@ -91,7 +99,7 @@ def main(arguments: list[str]) -> None:
     server, name, descriptor, *options = arguments
     listening = socket.socket(fileno=int(descriptor))
     if server in ("granian-asgi", "granian-wsgi"):
-        _granian(server.removeprefix("granian-"), name, listening)
+        _granian(server.removeprefix("granian-"), name, listening, *options)
         return
     run = {
         "wsgiref": _wsgiref,

@@ -118,6 +118,21 @@ def within_atomic(request: HttpRequest) -> HttpResponse:
     return HttpResponse("")
 
 
+def mistaken(request: HttpRequest) -> HttpResponse:
+    """Save the cursor after each block; in the first attempt, once inside of one."""
+    attempts.append((jobs.attempt, jobs.cursor))
+    for number in range(int(str(jobs.cursor or 0)), 5):
+        with transaction.atomic():
+            User.objects.create(username=f"user {number}")
+            if number == 3 and jobs.attempt == 1:
+                getattr(jobs, request.GET["call"])(number + 1)
+        jobs.checkpoint(number + 1)
+    return HttpResponse("")
+
+
+attempts: list[Any] = []
+
+
 def around(request: HttpRequest) -> HttpResponse:
     """Save the cursor after each block."""
     for number in range(int(str(jobs.cursor or 0)), 5):
@@ -149,6 +164,7 @@ urlpatterns = [
     path("resume-async", resume_async),
     path("deactivate", deactivate),
     path("within-atomic", within_atomic),
+    path("mistaken", mistaken),
     path("around", around),
     path("plain", plain),
     path("not-atomic", not_atomic),
@@ -159,6 +175,7 @@ urlpatterns = [
 def site() -> Iterator[None]:
     seen.clear()
     bars.clear()
+    attempts.clear()
     with override_settings(ROOT_URLCONF=__name__, BACKJOB={**settings.BACKJOB, "BASE_URL": "http://127.0.0.1:1"}):
         jobs.reset()
         yield
@@ -257,6 +274,15 @@ def test_inside_of_atomic_a_cursor_is_refused_and_the_transaction_rolled_back(ca
     assert "non_atomic_requests" in state.status_text
     assert "'default'" in state.status_text
     assert not User.objects.exists()
+
+
+@pytest.mark.parametrize("call", ["checkpoint", "continue_later"])
+def test_a_cursor_that_was_refused_inside_of_atomic_loses_no_row(call: str) -> None:
+    with immediate():
+        state = jobs.status(jobs.start("/mistaken", {"call": call}, as_current_user=False, retries=1, retry_delay=0))
+    assert state.status is Status.COMPLETED, state.status_text
+    assert attempts == [(1, None), (2, 3)]
+    assert [user.username for user in User.objects.order_by("pk")] == [f"user {number}" for number in range(5)]
 
 
 def test_after_each_atomic_block_a_cursor_is_saved() -> None:

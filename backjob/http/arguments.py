@@ -147,7 +147,11 @@ def check_delay(delay: Seconds | datetime, now: datetime) -> datetime | float:
             raise InvalidRequest("delay", "more than ten years ahead")
         return 0.0 if delay <= now else delay.astimezone(UTC)
     seconds = in_seconds(delay)
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, int | float)
+        or (isinstance(seconds, float) and math.isnan(seconds))
+    ):
         raise InvalidRequest("delay", f"must be seconds, a timedelta or an aware datetime, not {delay!r}")
     if seconds < 0:
         raise InvalidRequest("delay", f"{seconds!r} is in the past")

@@ -12,6 +12,8 @@ from typing import Final
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.selection import is_excluded
+
 _HERE: Final = Path(__file__).parent
 _LONG: Final = (("faults", "places", "recipes"), ("browser",))
 """Directories of long tests, in their order: first those that mostly wait, beside the work of other processes."""
@@ -31,6 +33,11 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.collect()
         gc.freeze()
         gc.enable()
+
+
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
+    """Do not collect what `-m` excludes: most tests have such markers, and each process would collect all of them."""
+    return [] if name.lower().startswith("test") and is_excluded(collector, obj) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,18 +5,12 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Generator
-from functools import cache
-from pathlib import Path
-from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.order import arranged
 from tests.selection import is_excluded
-
-_HERE: Final = Path(__file__).parent
-_LONG: Final = (("faults", "places", "recipes"), ("browser",))
-"""Directories of long tests, in their order: first those that mostly wait, beside the work of other processes."""
 
 for name, examples in (("ci", 100), ("quick", 25)):
     settings.register_profile(name, deadline=None, max_examples=examples, suppress_health_check=(HealthCheck.too_slow,))
@@ -40,21 +34,10 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: objec
     return [] if name.lower().startswith("test") and is_excluded(collector, obj) else None
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest tests first, so that at the end no process works alone."""
-    items.sort(key=_turn)
-
-
-def _turn(item: pytest.Item) -> int:
-    return _turn_of(item.path)
-
-
-@cache
-def _turn_of(path: Path) -> int:
-    for turn, names in enumerate(_LONG):
-        if any(path.is_relative_to(_HERE / name) for name in names):
-            return turn
-    return len(_LONG)
+    """Arrange the tests of this run, after all plugins have chosen and sorted them."""
+    items[:] = arranged(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 def pytest_xdist_auto_num_workers() -> int:

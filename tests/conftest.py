@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.order import arranged
-from tests.selection import is_excluded
+from tests.selection import excluded_markers, is_excluded
 
 for name, examples in (("ci", 100), ("quick", 25)):
     settings.register_profile(name, deadline=None, max_examples=examples, suppress_health_check=(HealthCheck.too_slow,))
@@ -40,6 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = arranged(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Run twice as many processes as there are cores, up to four: tests often wait for a server, a browser or a disk."""
-    return 2 * (os.cpu_count() or 1)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run one process more than there are cores; twice as many with slow tests, which often wait for a server or a browser."""
+    cores = os.cpu_count() or 1
+    return cores + 1 if "slow" in excluded_markers(config) else 2 * cores

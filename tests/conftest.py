@@ -5,16 +5,12 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Generator
-from functools import cache
-from pathlib import Path
-from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-_HERE: Final = Path(__file__).parent
-_LONG: Final = (("faults", "places", "recipes"), ("browser",))
-"""Directories of long tests, in their order: first those that mostly wait, beside the work of other processes."""
+from tests.order import arranged
+from tests.selection import excluded_markers, is_excluded
 
 for name, examples in (("ci", 100), ("quick", 25)):
     settings.register_profile(name, deadline=None, max_examples=examples, suppress_health_check=(HealthCheck.too_slow,))
@@ -33,23 +29,18 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
+    """Do not collect what `-m` excludes: most tests have such markers, and each process would collect all of them."""
+    return [] if name.lower().startswith("test") and is_excluded(collector, obj) else None
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest tests first, so that at the end no process works alone."""
-    items.sort(key=_turn)
+    """Arrange the tests of this run, after all plugins have chosen and sorted them."""
+    items[:] = arranged(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
-def _turn(item: pytest.Item) -> int:
-    return _turn_of(item.path)
-
-
-@cache
-def _turn_of(path: Path) -> int:
-    for turn, names in enumerate(_LONG):
-        if any(path.is_relative_to(_HERE / name) for name in names):
-            return turn
-    return len(_LONG)
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """Run twice as many processes as there are cores, up to four: tests often wait for a server, a browser or a disk."""
-    return 2 * (os.cpu_count() or 1)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run one process more than there are cores; twice as many with slow tests, which often wait for a server or a browser."""
+    cores = os.cpu_count() or 1
+    return cores + 1 if "slow" in excluded_markers(config) else 2 * cores

@@ -24,6 +24,8 @@ INSTALLED: Final = {
 }
 # Features to switch off: some contact Google's servers at every start.
 DISABLED: Final = ("background-networking", "component-update", "sync", "quic", "gpu")
+KEPT: Final = 3
+"""The number of processes of one browser that stay for the next test."""
 _RELAY: Final = f"""#!/bin/sh
 exec '{sys.executable}' '{firefox_relay.__file__}' "$@"
 """
@@ -41,18 +43,21 @@ _REPORT_VIOLATIONS: Final = """addEventListener("securitypolicyviolation", (even
 
 @define
 class Browsers:
-    """One browser, in as many processes as it has combinations of preferences."""
+    """One browser, in as many processes as it has combinations of preferences. They start when they are needed."""
 
-    _playwright: Playwright
     name: str
     _folder: Path
+    _playwright: Playwright | None = None
     _running: dict[tuple[tuple[str, str], ...], Browser] = field(factory=dict)
+    """The latest used one is the last."""
 
     def browser(self, *preferences: tuple[str, str]) -> Browser:
         """The browser with these preferences, which are options of a context such as ``("color_scheme", "dark")``."""
-        if preferences not in self._running:
-            self._running[preferences] = self._launch(preferences)
-        return self._running[preferences]
+        browser = self._running.pop(preferences, None)
+        if browser is None or not browser.is_connected():
+            browser = self._launch(preferences)
+        self._running[preferences] = browser
+        return browser
 
     def context(self, **options: Any) -> BrowserContext:
         """A new context with these options."""
@@ -65,11 +70,24 @@ class Browsers:
         context.add_init_script(_REPORT_VIOLATIONS)
         return context
 
+    def close_unused(self) -> None:
+        """Close all but the latest used processes, each of which takes hundreds of megabytes. Call this between two tests."""
+        for preferences in list(self._running)[:-KEPT]:
+            self._running.pop(preferences).close()
+
     def close(self) -> None:
-        for browser in self._running.values():
-            browser.close()
+        """Close the browser and Playwright, which runs an event loop in this thread. The next use starts them again."""
+        while self._running:
+            self._running.popitem()[1].close()
+        if self._playwright is not None:
+            self._playwright.stop()
+            self._playwright = None
 
     def _launch(self, preferences: tuple[tuple[str, str], ...]) -> Browser:
+        if self._playwright is None:
+            from playwright.sync_api import sync_playwright
+
+            self._playwright = sync_playwright().start()
         if self.name == "chromium":
             arguments = ["--no-sandbox", *(f"--disable-{feature}" for feature in DISABLED)]
             return self._playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)

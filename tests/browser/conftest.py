@@ -7,6 +7,7 @@ import re
 import secrets
 import threading
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 from socketserver import ThreadingMixIn
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 STEP_TIMEOUT = 20  # s
-MODULES = Path(__file__).with_name("node_modules")
+_HERE = Path(__file__).parent
+_OPEN = pytest.StashKey[list[Browsers]]()
+MODULES = _HERE / "node_modules"
 BROWSERS = ("chromium", pytest.param("firefox", marks=pytest.mark.slow))
 
 
@@ -48,19 +51,25 @@ def _missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="module", params=BROWSERS)
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Close the browsers before a test of another directory: Playwright runs an event loop in this thread until then."""
+    if nextitem is None or not nextitem.path.is_relative_to(_HERE):
+        for browsers in item.config.stash.get(_OPEN, ()):
+            browsers.close()
+
+
+@pytest.fixture(scope="session", params=BROWSERS)
 def browsers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browsers]:
-    """One browser for one module only, because Playwright keeps an event loop running in this thread until it closes."""
+    """One browser for all tests of this directory. Each test has contexts of its own in it."""
     if request.param not in INSTALLED:
         _missing(f"{request.param} is not installed; run tests/browser/install.sh")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
+    if find_spec("playwright") is None:
         _missing("playwright is not installed: pip install -e '.[test]'")
-    with sync_playwright() as playwright:
-        browsers = Browsers(playwright, request.param, tmp_path_factory.mktemp("browser"))
-        yield browsers
-        browsers.close()
+    browsers = Browsers(request.param, tmp_path_factory.mktemp("browser"))
+    request.config.stash.setdefault(_OPEN, []).append(browsers)
+    yield browsers
+    browsers.close()
 
 
 @pytest.fixture
@@ -123,6 +132,7 @@ def visitor(browsers: Browsers) -> Iterator[Visitor]:
     yield visitor
     for context in visitor.contexts:
         context.close()
+    browsers.close_unused()
     assert visitor.console_errors == []
 
 

@@ -111,6 +111,7 @@ def test_a_page_of_another_origin_follows_and_cancels_a_job_with_a_bearer_token(
         body[0] = body[0].replace("window.job = id;", f"{cancel} window.job = id;")
         page = visitor.open(origin)
         page.wait_for_function("window.last === 'CANCELLED'", timeout=30_000)
+        page.locator("backjob-progress[data-status='cancelled']").wait_for()  # it polls until then
 
 
 def test_only_the_trusted_origin_may_read_and_a_bearer_token_without_a_cookie_proves_intent(tmp_path: Path) -> None:

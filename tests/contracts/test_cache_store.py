@@ -122,8 +122,8 @@ class TestDjangoRedisCache(CacheContract):
         return CacheStore(proxy, clock=clock)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("server")
+@pytest.mark.nightly  # test_store_processes has the same races on it
 class TestCachelibRedisCacheShared(SharesJobs):
     opener = "tests.contracts.test_cache_store:cachelib_store"
     due, creates = 60, 400

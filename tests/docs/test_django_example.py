@@ -50,6 +50,7 @@ def start(port: int, rows: int) -> tuple[dict[str, str], str]:
     return visitor, source
 
 
+@pytest.mark.slow
 def test_only_its_visitor_can_download_an_exported_report(tmp_path: Path) -> None:
     with served(command(), ROOT, environment(tmp_path, "0"), SAYS) as port:
         visitor, source = start(port, 25)

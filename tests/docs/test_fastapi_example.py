@@ -33,6 +33,7 @@ def command() -> list[str]:
     return [sys.executable, "-m", program, *arguments, "--port", "0"]
 
 
+@pytest.mark.slow
 def test_a_report_is_exported_and_downloaded(tmp_path: Path) -> None:
     with served(command(), ROOT, environment(tmp_path, "0"), SAYS) as port:
         assert 'action="reports?rows=500"' in fetch(port, "GET", "/").text

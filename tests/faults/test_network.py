@@ -117,6 +117,7 @@ def test_a_response_lost_after_the_end_changes_nothing(through: Through) -> None
     assert (site.runs(state.id), len(proxy.requests)) == (1, 2)
 
 
+@pytest.mark.slow
 def test_a_504_while_the_request_waits_for_a_worker_is_harmless(through: Through, gate: Gate) -> None:
     responded = threading.Event()
 

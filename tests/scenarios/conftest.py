@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from typing import Any
 
 import pytest
 
@@ -12,6 +11,7 @@ from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import STREAMS, Site, serving
 from tests.scenarios.with_celery import CELERY_IN_CI, WITH_CELERY, WITH_CELERY_PAIRS, carried
 from tests.scenarios.with_worker import WITH_WORKER, WITH_WORKER_PAIRS, WORKER_IN_CI, worked
+from tests.selection import excluded_markers
 
 SETTINGS = {
     "BACKJOB_STREAMS": str(STREAMS),
@@ -87,50 +87,64 @@ _CELERY_TESTS_IN_CI = frozenset(
         "test_duplicates_of_a_message_and_unknown_jobs_do_nothing",
     }
 )
-_PAIRS = [
-    pytest.param(pair, id="-".join(pair).replace("_app", ""), marks=() if pair in _QUICK else pytest.mark.slow)
-    for pair in (*_ALL, *WITH_CELERY_PAIRS, *WITH_WORKER_PAIRS)
-]
+_PAIRS = (*_ALL, *WITH_CELERY_PAIRS, *WITH_WORKER_PAIRS)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test on all shared sites, or on those that its module names in ``SHARED_SITES``. Omit those that `-m` excludes."""
+    if "shared" not in metafunc.fixturenames:
+        return
+    test = metafunc.function.__name__
+    depends = metafunc.definition.get_closest_marker("every_server") is not None
+    pairs = [
+        (pair, _marks(pair, test, depends))
+        for pair in getattr(metafunc.module, "SHARED_SITES", _PAIRS)
+        if (pair[0], test) not in _LEFT_OUT
+    ]
+    excluded = excluded_markers(metafunc.config)
+    chosen = [(pair, marks) for pair, marks in pairs if excluded.isdisjoint(marks)]
+    metafunc.parametrize(
+        "shared",
+        [
+            pytest.param(
+                pair, id="-".join(pair).replace("_app", ""), marks=[getattr(pytest.mark, mark) for mark in marks]
+            )
+            for pair, marks in chosen or pairs[:1]
+        ],
+        indirect=True,
+        scope="session",
+    )
+
+
+def _marks(pair: tuple[str, str], test: str, depends_on_server: bool) -> list[str]:
     """Leave one pair for each application, and for tests that depend on the server one for each server: more are nightly.
 
     Most tests of sites whose jobs run elsewhere, or whose adapter is not ours, are nightly; those with Celery need services.
     """
-    items[:] = [
-        item for item in items if ((_pair_of(item) or ("",))[0], getattr(item, "originalname", None)) not in _LEFT_OUT
-    ]
-    for item in items:
-        pair = _pair_of(item)
-        chosen = _ONE_EACH if item.get_closest_marker("every_server") is None else _ONE_EACH | _OTHER_SERVERS
-        if pair in _ALL and pair not in chosen:
-            item.add_marker(pytest.mark.nightly)
-        if pair in _OTHERS and getattr(item, "originalname", None) not in _OTHERS_TESTS_IN_CI:
-            item.add_marker(pytest.mark.nightly)
-        if pair in WITH_WORKER_PAIRS and (
-            pair != WORKER_IN_CI or getattr(item, "originalname", None) not in _WORKER_TESTS_IN_CI
-        ):
-            item.add_marker(pytest.mark.nightly)
-        if pair in WITH_CELERY_PAIRS:
-            item.add_marker(pytest.mark.services)
-            if pair != CELERY_IN_CI or getattr(item, "originalname", None) not in _CELERY_TESTS_IN_CI:
-                item.add_marker(pytest.mark.nightly)
+    marks = [] if pair in _QUICK else ["slow"]
+    if pair in WITH_CELERY_PAIRS:
+        marks.append("services")
+        is_nightly = pair != CELERY_IN_CI or test not in _CELERY_TESTS_IN_CI
+    elif pair in WITH_WORKER_PAIRS:
+        is_nightly = pair != WORKER_IN_CI or test not in _WORKER_TESTS_IN_CI
+    elif pair in _OTHERS:
+        is_nightly = test not in _OTHERS_TESTS_IN_CI
+    else:
+        is_nightly = pair not in (_ONE_EACH | _OTHER_SERVERS if depends_on_server else _ONE_EACH)
+    return [*marks, "nightly"] if is_nightly else marks
 
 
-def _pair_of(item: pytest.Item) -> tuple[str, str] | None:
-    """The application and the server of a scenario that runs on several of them."""
-    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
-        return None
-    pair: Any = item.callspec.params.get("site")
-    return pair if isinstance(pair, tuple) else None
-
-
-@pytest.fixture(scope="session", params=_PAIRS)
-def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The scenario site, for each pair of application and server."""
+@pytest.fixture(scope="session")
+def shared(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """The application and the kind of server of the shared site."""
     app, kind = request.param
+    return app, kind
+
+
+@pytest.fixture(scope="session")
+def site(shared: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The scenario site, for each pair of application and server."""
+    app, kind = shared
     directory = tmp_path_factory.mktemp(f"{app}-{kind}")
     if kind in WITH_WORKER:
         with worked(WITH_WORKER[kind], app, directory, "--threads", "8", **SETTINGS) as (site, _):

@@ -35,12 +35,12 @@ TLS: Final = [
     ("server", "host"),
     [
         ("wsgiref", "0.0.0.0"),
-        ("werkzeug", "0.0.0.0"),
-        ("werkzeug", "::1"),
-        ("waitress", "0.0.0.0"),
+        pytest.param("werkzeug", "0.0.0.0", marks=pytest.mark.slow),
+        pytest.param("werkzeug", "::1", marks=pytest.mark.slow),
+        pytest.param("waitress", "0.0.0.0", marks=pytest.mark.slow),
         pytest.param("waitress", "127.0.0.2", marks=pytest.mark.slow),
         ("waitress", "::1"),
-        ("gunicorn-sync", "0.0.0.0"),
+        pytest.param("gunicorn-sync", "0.0.0.0", marks=pytest.mark.slow),
         pytest.param("gunicorn-sync", "127.0.0.2", marks=pytest.mark.slow),
         ("gunicorn-sync", "::"),
         pytest.param("uvicorn-h11", "0.0.0.0", marks=pytest.mark.slow),
@@ -108,7 +108,7 @@ def test_start_requires_a_base_url_on_a_server_that_shows_no_port(tmp_path: Path
         assert site.jobs.find() == []
 
 
-@pytest.mark.parametrize("server", ["gunicorn-unix", "gunicorn-tls"])
+@pytest.mark.parametrize("server", ["gunicorn-unix", pytest.param("gunicorn-tls", marks=pytest.mark.slow)])
 def test_the_configured_address_may_be_a_unix_socket_or_use_tls(tmp_path: Path, server: str) -> None:
     with serving(KINDS[server], "plain_app:app", tmp_path) as site:
         state = site.run("/work/see", method="POST", body="x" * 300_000)

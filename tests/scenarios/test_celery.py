@@ -13,7 +13,7 @@ from tests.scenarios.with_celery import WITH_CELERY_PAIRS
 
 pytestmark = pytest.mark.slow
 
-on_celery = pytest.mark.parametrize("site", WITH_CELERY_PAIRS, ids="-".join, indirect=True, scope="session")
+SHARED_SITES = WITH_CELERY_PAIRS
 
 
 def control_of(site: Site) -> Any:
@@ -35,7 +35,6 @@ def task_of(site: Site, job_id: str) -> str:
     return found[0]
 
 
-@on_celery
 def test_celerys_soft_time_limit_fails_the_job(site: Site, gate: Gate) -> None:
     job_id = site.start("/work/hold", {"gate": gate.port}, queue="limited")
     held = gate.reached()
@@ -44,7 +43,6 @@ def test_celerys_soft_time_limit_fails_the_job(site: Site, gate: Gate) -> None:
     assert held.release() == "JobEnded"
 
 
-@on_celery
 def test_a_revoked_task_cancels_its_running_job(site: Site, gate: Gate) -> None:
     job_id = site.start("/work/hold", {"gate": gate.port})
     held = gate.reached()
@@ -55,7 +53,6 @@ def test_a_revoked_task_cancels_its_running_job(site: Site, gate: Gate) -> None:
     assert site.run("/work/none").status is Status.COMPLETED
 
 
-@on_celery
 def test_a_revoked_task_cancels_its_waiting_job(site: Site, gate: Gate) -> None:
     ids = [site.start("/work/hold", {"gate": gate.port, "n": n}) for n in range(site.kind.workers + 1)]
     busy = [gate.reached() for _ in range(site.kind.workers)]
@@ -68,7 +65,6 @@ def test_a_revoked_task_cancels_its_waiting_job(site: Site, gate: Gate) -> None:
     assert site.runs(waiting) == 0
 
 
-@on_celery
 def test_duplicates_of_a_message_and_unknown_jobs_do_nothing(site: Site, gate: Gate) -> None:
     job_id = site.start("/work/hold", {"gate": gate.port})
     held = gate.reached()

@@ -43,6 +43,7 @@ def send(site: Site, request: Request) -> Page:
     return site.client.request(request.method, request.target, headers=dict(request.headers), body=request.body or None)
 
 
+@pytest.mark.slow
 def test_one_of_a_thousand_copies_of_a_worker_request_runs(busy: Site) -> None:
     request = Request("GET", "/work/none?a=1")
     job = waiting_job(busy, request)

@@ -36,6 +36,9 @@ def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+SIGNALS = (signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow))
+
+
 def test_the_flag_of_an_application_can_be_set_by_itself() -> None:
     one, other = Draining(), Draining()
     one.is_on = True
@@ -51,7 +54,7 @@ def test_all_parts_of_a_draining_engine_drain() -> None:
     assert world.jobs.time_left > 0  # outside of a job
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_handler_of_the_server_still_runs_and_finds_the_flag_set(number: signal.Signals) -> None:
     done = run(
         """
@@ -87,7 +90,7 @@ def test_an_error_that_the_servers_handler_raises_still_counts_as_raised_by_the_
     assert (done.stdout.strip(), done.returncode) == ("True", 7), done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_process_that_would_end_at_once_ends_when_its_jobs_have(number: signal.Signals) -> None:
     done = run(
         """

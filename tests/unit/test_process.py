@@ -29,6 +29,7 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@pytest.mark.slow
 def test_a_process_logs_an_outage_once_a_minute_however_many_jobs_and_threads_wait(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

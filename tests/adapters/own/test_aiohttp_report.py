@@ -29,6 +29,7 @@ def command() -> list[str]:
     return [sys.executable, *arguments]
 
 
+@pytest.mark.slow
 def test_a_report_is_exported_and_downloaded(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PORT": "0"}
     environment |= {"REPORT_DATA": str(tmp_path), "REPORT_SECONDS_A_ROW": "0"}

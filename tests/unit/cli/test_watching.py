@@ -115,6 +115,7 @@ def test_plain_lines_show_each_state_and_output_once_in_order(jobs: BackJob, mon
     ]
 
 
+@pytest.mark.slow
 def test_output_of_many_chunks_is_written_to_a_file_completely(jobs: BackJob) -> None:
     acting = Acting(jobs).claim()
     text = "".join(f"{number} ä\n" for number in range(30_000))

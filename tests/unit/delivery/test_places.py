@@ -102,7 +102,7 @@ def test_a_reserved_place_is_free_again_if_no_job_came() -> None:
     assert world.job(world.start()).lessee == world.monitor.lessee
 
 
-@pytest.mark.parametrize("processes", [1, 3])
+@pytest.mark.parametrize("processes", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_backlog_drains_at_the_pace_of_the_jobs(processes: int) -> None:
     """700 jobs of 0.1 s with three places in all take 700 / 3 rounds and a few more, to the end."""
     first = bench(max_running=3 // processes)

@@ -252,6 +252,7 @@ def test_every_death_ends_its_job_within_20_seconds(world: Bench, since: float) 
     assert [state.id for state in world.ended] == [job_id]
 
 
+@pytest.mark.slow
 def test_the_deaths_of_many_jobs_at_once_end_all_of_them_within_20_seconds(world: Bench) -> None:
     victim = neighbour(world)
     ids = [victim.run().job.id for _ in range(450)]

@@ -33,6 +33,7 @@ def test_the_page_shows_the_beginning_and_the_end_of_output_that_exceeded_the_li
         assert shown == f"first\nsecond ä\n{note}&lt;b&gt;the end&lt;/b&gt;\n"
 
 
+@pytest.mark.slow
 def test_the_whole_output_is_a_text_file(jobs: FakeJobs) -> None:
     lines = b"".join(b"\x1b[32mline\x1b[0m %d\n" % number for number in range(20_000))
     jobs.outputs["job1"] = lines + "10 %\r20 %\r\x1b[Kdone ä".encode()

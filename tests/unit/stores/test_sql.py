@@ -191,7 +191,7 @@ def test_an_error_of_a_driver_is_classified_by_its_code(error: Exception, expect
 # --- the printed SQL ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", ["1", "2", "3"])
+@pytest.mark.parametrize("seed", ["1", *(pytest.param(seed, marks=pytest.mark.slow) for seed in ("2", "3"))])
 def test_every_process_prints_the_same_sql(seed: str) -> None:
     dialects = ["postgresql", "mysql", "mariadb"]
     program = (

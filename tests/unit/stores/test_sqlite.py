@@ -585,6 +585,7 @@ print(*won)
 """
 
 
+@pytest.mark.slow
 def test_processes_that_create_a_file_at_once_share_it(path: Path) -> None:
     processes = [
         subprocess.Popen(

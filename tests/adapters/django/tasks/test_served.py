@@ -20,8 +20,7 @@ from tests.adapters.django.tasks.framework import restates
 from tests.scenarios.client import WAIT, Gate
 
 SERVERS = (
-    "gunicorn-threads",
-    *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("uvicorn-h11", "runserver")),
+    *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gunicorn-threads", "uvicorn-h11", "runserver")),
     *(pytest.param(kind, marks=pytest.mark.nightly) for kind in ("waitress", "gunicorn-sync-2", "hypercorn")),
 )
 

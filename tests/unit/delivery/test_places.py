@@ -503,6 +503,30 @@ def test_a_cancelled_job_that_waited_for_a_slot_holds_up_no_other() -> None:
     assert [sent.delivery.job_id for sent in world.transport.sent] == [jobs[0], jobs[2]]
 
 
+def test_a_job_that_waited_for_a_slot_and_was_claimed_late_holds_up_no_other() -> None:
+    limits: dict[str, Any] = {"queues": {"exports": {"max_running": 1}}}
+    world = bench(**limits)
+    other = neighbour(world, **limits)
+    with served():
+        jobs = [world.jobs.start("/work", {"n": number}, queue="exports") for number in range(2)]
+    world.step()
+    late = world.transport.sent[0]
+    late.fail(ConnectionLost("reset"))
+    world.step()
+    world.step(0.2)  # the first job finds no slot: the second one has it
+    finish(world, world.transport.sent[1], world.receive())
+    running = other.receive(late)  # its first request was only slow, and comes before this process tries it again
+    world.step()
+    with served():
+        jobs.append(world.jobs.start("/work", {"n": 2}, queue="exports"))
+    world.step(3)
+    other.engine.worker.end(running, Outcome(200, "OK"))
+    world.step(3)
+    world.step(3)
+    assert [sent.delivery.job_id for sent in world.transport.sent] == jobs
+    assert world.job(jobs[0]).status is Status.COMPLETED
+
+
 @pytest.mark.parametrize(
     "queues",
     [

@@ -239,6 +239,10 @@ class Sending(Keeping):
             )
             if not is_free:
                 self._wait_for_slot(delivery, job)
+            elif changed is not None:
+                self._slotless.discard(job.id)
+                if self._slotless.has(job.queue):  # there may be another free slot
+                    self.places.must_poll = True
         return None if changed is None else evolve(changed, request=job.request)
 
     def _wait_for_slot(self, delivery: PendingDelivery, job: Job) -> None:

@@ -503,6 +503,23 @@ def test_a_cancelled_job_that_waited_for_a_slot_holds_up_no_other() -> None:
     assert [sent.delivery.job_id for sent in world.transport.sent] == [jobs[0], jobs[2]]
 
 
+def test_jobs_that_wait_in_one_process_take_all_slots_that_another_one_has_freed() -> None:
+    limits: dict[str, Any] = {"queues": {"exports": {"max_running": 4}}}
+    world = bench(**limits)
+    other = neighbour(world, **limits)
+    runs = [(other.run(queue="exports"), other.transport.sent[-1]) for _ in range(4)]
+    with served():
+        jobs = [world.jobs.start("/work", {"n": number}, queue="exports") for number in range(6)]
+    world.step()
+    for running, sent in runs:
+        finish(other, sent, running)
+    world.step(2.5)
+    assert [sent.delivery.job_id for sent in world.transport.sent] == jobs[:4]
+    world.store.calls.clear()
+    world.step(0.1)
+    assert world.store.calls == []
+
+
 def test_a_job_that_waited_for_a_slot_and_was_claimed_late_holds_up_no_other() -> None:
     limits: dict[str, Any] = {"queues": {"exports": {"max_running": 1}}}
     world = bench(**limits)

@@ -68,6 +68,10 @@ class Sending(Keeping):
                     delivery.send_at = self._monotonic()
                     self._plan(delivery.send_at, self._make_ready, delivery)
 
+    def none_waits_in_store(self) -> None:
+        """Note that a poll has left no job in the store, except of queues that are full now."""
+        self.slots.none_waits(self._slotless.has)  # otherwise the pauses between two tries would not grow
+
     def run(self, now: float) -> None:
         """Do what is due: send, renew leases, read jobs again."""
         while self._agenda and self._agenda[0][0] <= now:

@@ -520,6 +520,25 @@ def test_jobs_that_wait_in_one_process_take_all_slots_that_another_one_has_freed
     assert world.store.calls == []
 
 
+@pytest.mark.parametrize("user", [False, True], ids=["anonymous", "as the current user"])
+def test_a_job_that_waits_for_a_slot_is_tried_more_and_more_rarely(*, user: bool) -> None:
+    limits: dict[str, Any] = {"queues": {"exports": {"max_running": 1}}}
+    world = bench(**limits)
+    other = neighbour(world, **limits)
+    other.run(queue="exports")
+    with served():
+        world.jobs.start("/work", queue="exports", as_current_user=user)
+    world.step()
+    world.store.calls.clear()
+    until = world.clock.monotonic() + 60
+    while world.clock.monotonic() < until:
+        world.clock.advance(max(world.step(), 0.001))
+        for one in (world, other):
+            one.leases.renew_if_due()
+    assert world.store.count("change") <= 2.5 * 30  # two for a try of a job that any process may deliver
+    assert world.store.count("take_due") <= 2.5 * 30
+
+
 def test_a_job_that_waited_for_a_slot_and_was_claimed_late_holds_up_no_other() -> None:
     limits: dict[str, Any] = {"queues": {"exports": {"max_running": 1}}}
     world = bench(**limits)

@@ -256,6 +256,7 @@ class Keeping:
         else:
             if delivery.future is not None:
                 delivery.future.cancel()
+            self._slotless.discard(job.id)  # an earlier request for it was late, and came with a slot after all
             delivery.future, delivery.job, delivery.is_claimed = None, None, True
             self._plan(self._monotonic() + _CLAIMED_INTERVAL, self._check, delivery)
 

@@ -360,7 +360,7 @@ class Monitor(Carrier):
         if self._has_backlog:
             self._next_poll = now
         else:
-            self._deliveries.slots.none_waits()
+            self._deliveries.none_waits_in_store()
 
     def _dispatch(self) -> None:
         if self._parts.dispatcher.take_due():

@@ -146,10 +146,10 @@ class Slots:
         now = self._monotonic()
         return 1 if any(full.until <= now for full in self._full.values()) else _NO_LIMIT
 
-    def none_waits(self) -> None:
-        """Note that no job waits for a slot, except in queues that are full now."""
+    def none_waits(self, but: Callable[[str], bool]) -> None:
+        """Note that no job waits for a slot, except in queues that are full now, and in those for which ``but`` is true."""
         now = self._monotonic()
-        for queue in [queue for queue, full in self._full.items() if full.until <= now]:
+        for queue in [queue for queue, full in self._full.items() if full.until <= now and not but(queue)]:
             del self._full[queue]
 
     def next_event(self) -> float | None:

@@ -68,6 +68,10 @@ class Sending(Keeping):
                     delivery.send_at = self._monotonic()
                     self._plan(delivery.send_at, self._make_ready, delivery)
 
+    def none_waits_in_store(self) -> None:
+        """Note that a poll has left no job in the store, except of queues that are full now."""
+        self.slots.none_waits(self._slotless.has)  # otherwise the pauses between two tries would not grow
+
     def run(self, now: float) -> None:
         """Do what is due: send, renew leases, read jobs again."""
         while self._agenda and self._agenda[0][0] <= now:
@@ -239,6 +243,10 @@ class Sending(Keeping):
             )
             if not is_free:
                 self._wait_for_slot(delivery, job)
+            elif changed is not None:
+                self._slotless.discard(job.id)
+                if self._slotless.has(job.queue):  # there may be another free slot
+                    self.places.must_poll = True
         return None if changed is None else evolve(changed, request=job.request)
 
     def _wait_for_slot(self, delivery: PendingDelivery, job: Job) -> None:

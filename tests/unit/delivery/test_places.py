@@ -503,6 +503,66 @@ def test_a_cancelled_job_that_waited_for_a_slot_holds_up_no_other() -> None:
     assert [sent.delivery.job_id for sent in world.transport.sent] == [jobs[0], jobs[2]]
 
 
+def test_jobs_that_wait_in_one_process_take_all_slots_that_another_one_has_freed() -> None:
+    limits: dict[str, Any] = {"queues": {"exports": {"max_running": 4}}}
+    world = bench(**limits)
+    other = neighbour(world, **limits)
+    runs = [(other.run(queue="exports"), other.transport.sent[-1]) for _ in range(4)]
+    with served():
+        jobs = [world.jobs.start("/work", {"n": number}, queue="exports") for number in range(6)]
+    world.step()
+    for running, sent in runs:
+        finish(other, sent, running)
+    world.step(2.5)
+    assert [sent.delivery.job_id for sent in world.transport.sent] == jobs[:4]
+    world.store.calls.clear()
+    world.step(0.1)
+    assert world.store.calls == []
+
+
+@pytest.mark.parametrize("user", [False, True], ids=["anonymous", "as the current user"])
+def test_a_job_that_waits_for_a_slot_is_tried_more_and_more_rarely(*, user: bool) -> None:
+    limits: dict[str, Any] = {"queues": {"exports": {"max_running": 1}}}
+    world = bench(**limits)
+    other = neighbour(world, **limits)
+    other.run(queue="exports")
+    with served():
+        world.jobs.start("/work", queue="exports", as_current_user=user)
+    world.step()
+    world.store.calls.clear()
+    until = world.clock.monotonic() + 60
+    while world.clock.monotonic() < until:
+        world.clock.advance(max(world.step(), 0.001))
+        for one in (world, other):
+            one.leases.renew_if_due()
+    assert world.store.count("change") <= 2.5 * 30  # two for a try of a job that any process may deliver
+    assert world.store.count("take_due") <= 2.5 * 30
+
+
+def test_a_job_that_waited_for_a_slot_and_was_claimed_late_holds_up_no_other() -> None:
+    limits: dict[str, Any] = {"queues": {"exports": {"max_running": 1}}}
+    world = bench(**limits)
+    other = neighbour(world, **limits)
+    with served():
+        jobs = [world.jobs.start("/work", {"n": number}, queue="exports") for number in range(2)]
+    world.step()
+    late = world.transport.sent[0]
+    late.fail(ConnectionLost("reset"))
+    world.step()
+    world.step(0.2)  # the first job finds no slot: the second one has it
+    finish(world, world.transport.sent[1], world.receive())
+    running = other.receive(late)  # its first request was only slow, and comes before this process tries it again
+    world.step()
+    with served():
+        jobs.append(world.jobs.start("/work", {"n": 2}, queue="exports"))
+    world.step(3)
+    other.engine.worker.end(running, Outcome(200, "OK"))
+    world.step(3)
+    world.step(3)
+    assert [sent.delivery.job_id for sent in world.transport.sent] == jobs
+    assert world.job(jobs[0]).status is Status.COMPLETED
+
+
 @pytest.mark.parametrize(
     "queues",
     [

@@ -40,26 +40,22 @@ def counter(patch: pytest.MonkeyPatch) -> Counter:
         _note(patch, cursor, "executemany", counts)
     _note(patch, redis.connection.AbstractConnection, "send_command", counts)
 
-    connect = sqlite3.connect
-
-    def counting(*arguments: Any, factory: type[sqlite3.Connection] = sqlite3.Connection, **options: Any) -> Any:
-        return connect(*arguments, factory=_counted(factory, counts), **options)
-
-    patch.setattr(sqlite3, "connect", counting)
-    return counts
-
-
-def _counted(kind: type[sqlite3.Connection], counts: Counter) -> type[sqlite3.Connection]:
-    class Counted(kind):  # type: ignore[valid-type, misc]
-        def execute(self, sql: str, *arguments: Any) -> Any:
+    class Counted(sqlite3.Connection):
+        def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
             counts.sent.append(sql)
             return super().execute(sql, *arguments)
 
-        def executemany(self, sql: str, *arguments: Any) -> Any:
+        def executemany(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
             counts.sent.append(sql)
             return super().executemany(sql, *arguments)
 
-    return Counted
+    connect = sqlite3.connect
+
+    def counting(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        return connect(*arguments, factory=Counted, **options)
+
+    patch.setattr(sqlite3, "connect", counting)
+    return counts
 
 
 def _note(patch: pytest.MonkeyPatch, owner: type, name: str, counts: Counter) -> None:

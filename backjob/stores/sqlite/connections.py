@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from backjob.errors import BackJobError, InvalidRequest, StoreUnavailable, StoreUnusable
 from backjob.process import PerProcess
-from backjob.stores.sqlite.whole_rows import WholeRows
 
 _MOST_IDLE: Final = 8
 _PRIVATE: Final = 0o600
@@ -32,7 +31,7 @@ class _Process:
     __slots__ = ("idle", "in_use", "is_paused", "lock", "turn", "usage")
 
     def __init__(self) -> None:
-        self.idle: list[WholeRows] = []
+        self.idle: list[sqlite3.Connection] = []
         self.turn = threading.Lock()
         self.lock = threading.Lock()
         self.usage = threading.Condition(self.lock)
@@ -80,26 +79,16 @@ class Connections:
         with Use(self) as connection:
             return connection.execute(sql, parameters).fetchall()
 
-    def read_whole(self, sql: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
-        """The rows of a query, as `WholeRows.whole_rows` returns them."""
-        with Use(self) as connection:
-            return connection.whole_rows(sql, parameters)
-
-    def write(self, sql: str, parameters: Any = ()) -> None:
-        """Execute one statement, which commits by itself."""
+    def write(self, sql: str, parameters: Any = ()) -> list[Any]:
+        """Execute one statement, which commits by itself; return its rows."""
         with Use(self, writes=True) as connection:
-            connection.execute(sql, parameters)
-
-    def write_whole(self, sql: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
-        """Execute one statement, which commits by itself; return its rows, as `WholeRows.whole_rows` does."""
-        with Use(self, writes=True) as connection:
-            return connection.whole_rows(sql, parameters)
+            return connection.execute(sql, parameters).fetchall()
 
     def transaction(self) -> Transaction:
         """A transaction: committed at the end, rolled back by any exception."""
         return Transaction(self, writes=True)
 
-    def take(self, *, to_write: bool) -> tuple[_Process, WholeRows]:
+    def take(self, *, to_write: bool) -> tuple[_Process, sqlite3.Connection]:
         """Take a connection for this thread only, and the turn of writers. Raises backjob's errors.
 
         The turn comes first: then writers follow each other on the same connection, which need not read again what
@@ -125,7 +114,9 @@ class Connections:
             raise
         return process, connection
 
-    def give_back(self, process: _Process, connection: WholeRows, error: BaseException | None, *, wrote: bool) -> None:
+    def give_back(
+        self, process: _Process, connection: sqlite3.Connection, error: BaseException | None, *, wrote: bool
+    ) -> None:
         """Give back what `take` returned. Any error closes the connection, and becomes backjob's if it is SQLite's."""
         try:
             if error is not None or len(process.idle) >= self._most_idle:
@@ -183,14 +174,13 @@ class Connections:
         self._most_idle = 0
         self.close_idle()
 
-    def _open(self) -> WholeRows:
+    def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self._address,
             uri=True,
             timeout=self._timeout,
             isolation_level=None,
             check_same_thread=False,
-            factory=WholeRows,
         )
         try:
             self._prepare(connection)
@@ -232,7 +222,7 @@ class Use:
         self._connections = connections
         self._writes = writes
 
-    def __enter__(self) -> WholeRows:
+    def __enter__(self) -> sqlite3.Connection:
         self._taken = self._connections.take(to_write=self._writes)
         return self._taken[1]
 
@@ -247,7 +237,7 @@ class Transaction(Use):
 
     __slots__ = ()
 
-    def __enter__(self) -> WholeRows:
+    def __enter__(self) -> sqlite3.Connection:
         process, connection = self._taken = self._connections.take(to_write=True)
         try:
             connection.execute("BEGIN IMMEDIATE")

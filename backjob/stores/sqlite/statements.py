@@ -1,6 +1,7 @@
 """The tables of `SQLiteStore` and every statement on them, as text.
 
-A selected row has the columns of `backjob.stores.columns`, then the body or NULL, then ``seq``.
+A selected row is a JSON array of the columns of `backjob.stores.columns` but the last, then that, the body or NULL, and ``seq``:
+`sqlite3` releases the interpreter's lock for each column of a result, and in a busy process other threads take it each time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from backjob.errors import InvalidRequest
 from backjob.lifecycle import TIMED_OUT
 from backjob.model import UNSET, Expect, Query, Report, Unset
 from backjob.stores.columns import ADDED, COLUMNS, JOB_COLUMNS, LAYOUTS, Column, Kind
-from backjob.stores.sqlite.whole_rows import WHOLE_ROW
 from backjob.stores.values import dump_result
 
 
@@ -90,10 +90,11 @@ _REPORTED: Final = (
 )
 
 _STORED: Final = (*COLUMNS, "has_body")
+_PACKED: Final = f"json_array({', '.join(COLUMNS[:-1])}), {COLUMNS[-1]}"
 _BODY: Final = "CASE WHEN has_body THEN (SELECT body FROM {body} WHERE job = seq) ELSE x'' END"
 
 
-@frozen(eq=False, repr=False)
+@frozen
 class Statements:
     """Every statement for one table name. Raises `InvalidRequest` for a name that is not a plain identifier.
 
@@ -106,11 +107,13 @@ class Statements:
     upgrades: tuple[tuple[str, ...], ...]
     """The statements that bring the tables of each earlier layout, oldest first, to this one."""
     creation: tuple[str, ...]
-    changes: dict[tuple[object, ...], str] = field(factory=dict, init=False)
+    changes: dict[tuple[object, ...], str] = field(factory=dict, init=False, repr=False, eq=False)
     """The statements that `change` has made."""
-    reports: dict[tuple[bool, ...], str] = field(factory=dict, init=False)
+    reports: dict[tuple[bool, ...], str] = field(factory=dict, init=False, repr=False, eq=False)
     """The statements that `progress` has made."""
-    searches: dict[tuple[object, ...], tuple[str, dict[str, str]]] = field(factory=dict, init=False)
+    searches: dict[tuple[object, ...], tuple[str, dict[str, str]]] = field(
+        factory=dict, init=False, repr=False, eq=False
+    )
     """What `search_due` has made."""
     insert: str = "INSERT INTO {jobs} ({stored}) VALUES ({values})"
     insert_merging: str = (
@@ -192,8 +195,8 @@ class Statements:
             "jobs": f'"{table}"',
             "body": f'"{body}"',
             "output": f'"{output}"',
-            "read": _whole_row("NULL"),
-            "whole": _whole_row(_BODY.format(body=f'"{body}"')),
+            "read": f"{_PACKED}, NULL, seq",
+            "whole": f"{_PACKED}, {_BODY}, seq".format(body=f'"{body}"'),
             "stored": ", ".join(_STORED),
             "values": ", ".join("?" * len(_STORED)),
         }
@@ -337,10 +340,6 @@ class Statements:
         if query.has_file:
             conditions.append("file IS NOT NULL")
         return conditions
-
-
-def _whole_row(body: str) -> str:
-    return f"{WHOLE_ROW}({', '.join((*COLUMNS, body, 'seq'))})"
 
 
 def _upgrade(table: str, indices: dict[str, str], first: int) -> tuple[str, ...]:

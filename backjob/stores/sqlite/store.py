@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
@@ -17,7 +18,7 @@ from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, SlotTaken, StoreUnusable
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
-from backjob.stores.rows import COLUMNS, assignments, conditions, job_row, microseconds, row_job, span
+from backjob.stores.rows import Row, assignments, conditions, job_row, microseconds, row_job, span
 from backjob.stores.sqlite.connections import Connections, Use
 from backjob.stores.sqlite.statements import Statements
 from backjob.stores.steps import each_status, kept_for, new_job
@@ -34,10 +35,10 @@ from backjob.stores.values import (
 )
 
 _OLDEST_SQLITE: Final = (3, 35, 0)  # RETURNING
+_decode: Final = json.JSONDecoder().decode
 _EARLIEST: Final = -(1 << 63)
 _WAL_RETRY: Final = 0.01  # s
 _LONGEST_REST: Final = 0.05  # s
-_DUE_FIRST: Final = itemgetter(COLUMNS.index("start_time"), -1)
 _SEARCHED: Final = ("scope", "owner", "root", "queue", "text", "before", "limit")
 """The fields of a query that its statement has as they are."""
 _SYNCHRONOUS: Final = {"process": "NORMAL", "power": "FULL"}
@@ -114,16 +115,16 @@ class SQLiteStore:
             else:
                 inserted = connection.execute(self._sql.insert_merging, row).fetchall()
                 if not inserted:
-                    (holder,) = connection.whole_rows(self._sql.holder, (merge_key,))
-                    return row_job(holder[:-1], job.read_time)
+                    holder: Row = connection.execute(self._sql.holder, (merge_key,)).fetchone()
+                    return _job_of(holder, job.read_time)
                 seq = inserted[0][0]
             if body:
                 connection.execute(self._sql.add_body, (seq, body))
         return job
 
     def get(self, job_id: str, *, body: bool = False) -> Job | None:
-        rows = self._connections.read_whole(self._sql.get_with_body if body else self._sql.get, (job_id,))
-        return row_job(rows[0][:-1], self._clock.now()) if rows else None
+        rows = self._connections.read(self._sql.get_with_body if body else self._sql.get, (job_id,))
+        return _job_of(rows[0], self._clock.now()) if rows else None
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         offset = max(offset, 0)
@@ -150,9 +151,9 @@ class SQLiteStore:
             statement = self._sql.change(assigned, expected, expect, without_body=False)
             with self._connections.transaction() as connection:
                 values = (*assigned.values(), job_id, *expected.values(), *over)
-                rows = connection.whole_rows(statement, values)
+                rows = connection.execute(statement, values).fetchall()
                 connection.executemany(self._sql.drop_body, [row[-1:] for row in rows])
-        return row_job(rows[0][:-1], now) if rows else None
+        return _job_of(rows[0], now) if rows else None
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         now = microseconds(self._clock.now())
@@ -206,10 +207,11 @@ class SQLiteStore:
                 first, last = self._connections.read(due_times, values | named | always)[0]
                 if first is None:
                     return []
-            rows = self._connections.write_whole(take_due, values | named | {"first": first, "last": last})
+            rows = self._connections.write(take_due, values | named | {"first": first, "last": last})
             self._has_left_some = 0 < len(rows) == limit
             if rows:  # otherwise others took them meanwhile
-                return [row_job(row[:-1], now) for row in sorted(rows, key=_DUE_FIRST)]
+                jobs = {row[-1]: _job_of(row, now) for row in rows}
+                return [jobs[seq] for seq in sorted(jobs, key=lambda seq: (jobs[seq].start_time, seq))]
 
     def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
         if not tokens:
@@ -226,15 +228,15 @@ class SQLiteStore:
 
     def find(self, query: Query) -> list[Job]:
         now = self._clock.now()
-        rows = self._search(query, self._sql.find, now, self._connections.read_whole)
+        rows = self._search(query, self._sql.find, now)
         rows.sort(key=itemgetter(-1), reverse=True)
-        return [row_job(row[:-1], now) for row in rows[: query.limit]]
+        return [_job_of(row, now) for row in rows[: query.limit]]
 
     def count(self, query: Query) -> int:
-        found = self._search(query, self._sql.count, self._clock.now(), self._connections.read)
+        found = self._search(query, self._sql.count, self._clock.now())
         return min(sum(int(count) for (count,) in found), query.limit)
 
-    def _search(self, query: Query, statement: str, now: datetime, read: Callable[..., list[Any]]) -> list[Any]:
+    def _search(self, query: Query, statement: str, now: datetime) -> list[Any]:
         """The rows for each status and label of the query, so that each search can use an index."""
         by_label = query.labels is not None
         values: dict[str, Any] = {name: getattr(query, name) for name in _SEARCHED} | {"now": microseconds(now)}
@@ -245,7 +247,7 @@ class SQLiteStore:
             values |= {"status": status, "ended_before": None if age is None else values["now"] - span(age)}
             sql = self._sql.search(evolve(query, status=status), by_label=by_label, statement=statement)
             for label in labels:
-                found += read(sql, values | {"label": label})
+                found += self._connections.read(sql, values | {"label": label})
         return found
 
     def delete(self, job_id: str) -> bool:
@@ -263,7 +265,7 @@ class SQLiteStore:
 
     def _write_change(self, changes: Changes, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
         try:
-            return self._connections.write_whole(statement, parameters)
+            return self._connections.write(statement, parameters)
         except InvalidRequest as error:  # of all that this statement may set, only the slot is unique
             raise SlotTaken(str(changes.slot)) from error
 
@@ -362,3 +364,9 @@ class SQLiteStore:
                 f"{path}: the tables of {self._sql.table!r} have another layout than this version of backjob needs (see "
                 f"{', '.join(differing)}); choose another table_name, or rename or drop them"
             )
+
+
+def _job_of(row: Row, read_time: datetime) -> Job:
+    """Return the job of a selected row."""
+    packed, sealed, body, _ = row
+    return row_job((*_decode(packed), sealed, body), read_time)

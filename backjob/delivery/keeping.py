@@ -6,6 +6,7 @@ Everything here runs under the lock ``turn``: one pass of the monitor's thread, 
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -131,9 +132,22 @@ class Keeping:
         if delivery.send_at > self._monotonic():
             self._plan(delivery.send_at, self._make_ready, delivery)
             return
-        delivery.send_at, delivery.ready_at = None, self._monotonic()
+        now = self._monotonic()
+        delivery.send_at, delivery.ready_at = None, now
         self.places.refused.discard(delivery.job_id)
         self._ready.append(delivery.job_id)
+        # If it still waits for room when its deadline is near, `_renew` removes that.
+        at = max(self._deadline(delivery) - RETRY_PAUSE, now + RETRY_PAUSE)
+        if at < delivery.renew_at:
+            self._renew_at(at, delivery)
+
+    def _deadline(self, delivery: PendingDelivery) -> float:
+        """Return when (monotonic, s) the delivery of a run that was sent before has taken too long."""
+        if delivery.first_sent is not None:
+            return delivery.first_sent + self._parts.delivery_timeout
+        if delivery.job is None or delivery.job.deliver_by is None:
+            return math.inf
+        return self._monotonic() + (delivery.job.deliver_by - self._parts.clock.now()).total_seconds()
 
     # --- leases -----------------------------------------------------------------------------------------------------
 

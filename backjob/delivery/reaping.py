@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import Final
 
 from attrs import evolve
@@ -15,7 +15,7 @@ from backjob.delivery.keeping import LEASE
 from backjob.delivery.parts import DeliveryParts
 from backjob.delivery.set_back import bring_forward, release_far_leases, renew_far_leases
 from backjob.endings import log_conclusion, write_conclusion
-from backjob.errors import StoreUnavailable
+from backjob.errors import StoreError, StoreUnavailable
 from backjob.lifecycle import End, Late, after_run, is_leased, late, past_end, reaped, timed_out
 from backjob.model import Changes, Expect, Job, Query
 from backjob.protocols import Store
@@ -34,7 +34,7 @@ def reap(parts: DeliveryParts, job: Job, reason: str, steady: float) -> Job | No
     has returned. A job that no process delivers waits on.
     """
     limit = late(job)
-    if limit is Late.UNDELIVERED and not is_leased(job):
+    if limit is Late.UNDELIVERED and not _was_delivered(job):
         _wait_on(parts.store, job)
         return None
     needed = {Late.SILENT: job.error_timeout, Late.UNDELIVERED: parts.delivery_timeout}
@@ -53,11 +53,29 @@ def reap(parts: DeliveryParts, job: Job, reason: str, steady: float) -> Job | No
 
 
 def taken_over(store: Store, jobs: Iterable[Job]) -> Iterator[Job]:
-    """Yield these jobs, which this process has leased, without deadlines from before. A job that was changed is left out."""
+    """Yield these jobs, which this process has leased, without deadlines from before. A job that was changed is left out.
+
+    After an error of the store, which is raised at the end, the jobs without such a deadline follow all the same.
+    """
+    failure: StoreError | None = None
     for job in jobs:
-        current = _wait_on(store, job) if late(job) is Late.UNDELIVERED else job
+        current: Job | None = job
+        if late(job) is Late.UNDELIVERED:
+            try:
+                current = _wait_on(store, job) if failure is None else None
+            except StoreError as error:
+                current, failure = None, error
         if current is not None:
             yield current
+    if failure is not None:
+        raise failure
+
+
+def _was_delivered(job: Job) -> bool:
+    """Return whether a process delivered this job when its deadline passed: it has the lease, and had it then."""
+    if not is_leased(job) or job.lease_until is None or job.deliver_by is None:
+        return False
+    return job.deliver_by >= job.lease_until - timedelta(seconds=LEASE)
 
 
 def _wait_on(store: Store, job: Job) -> Job | None:

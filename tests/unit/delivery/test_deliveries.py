@@ -11,7 +11,7 @@ import pytest
 
 from backjob.delivery.addresses import Addresses
 from backjob.delivery.keeping import LEASE
-from backjob.errors import ConnectionLost, NotSent
+from backjob.errors import ConnectionLost, NotSent, StoreUnavailable
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Changes, Expect, Status
 from backjob.transports.sockets import SocketTransport
@@ -776,3 +776,26 @@ def test_a_process_that_ends_leaves_jobs_alone_that_another_took_over_or_only_it
     held.step()
     held.monitor.close()
     assert world.job(job_id).lessee == held.monitor.lessee
+
+
+def test_an_error_of_the_store_while_jobs_of_a_dead_process_are_taken_over_keeps_and_ends_none() -> None:
+    victim = bench(max_running=1)
+    sent_before = victim.start()
+    victim.step()
+    victim.step(16)
+    other = victim.start()
+    assert victim.job(sent_before).deliver_by is not None
+    assert victim.job(other).lessee is None
+    victim.clock.advance(700)
+    world = neighbour(victim)
+
+    def fail() -> None:
+        raise StoreUnavailable("locked")
+
+    world.store.before["change"] = fail
+    world.step()
+    world.step(0.1)
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [other]
+    for _ in range(60):
+        world.step(1)
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [other, sent_before]

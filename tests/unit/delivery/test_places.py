@@ -429,6 +429,33 @@ def test_the_slices_of_a_job_let_the_next_job_of_its_queue_have_the_slot(is_answ
     assert world.transport.sent[-1].delivery.job_id == long
 
 
+@pytest.mark.parametrize("user", [False, True], ids=["anonymous", "as the current user"])
+@pytest.mark.parametrize("failures", [1, 3])
+@pytest.mark.parametrize("seconds", [12, 20, 40])
+def test_a_short_delivery_timeout_does_not_end_a_job_that_waits_for_a_place(
+    *, seconds: int, failures: int, user: bool
+) -> None:
+    world = bench(max_running=1, delivery_timeout=10)
+    with served():
+        job_id = world.jobs.start("/work", as_current_user=user)
+    for _ in range(failures):
+        world.step(0.5)
+        world.transport.sent[-1].fail(ConnectionLost("reset"))
+        world.step()
+    running = world.run()  # before the job is sent again
+    sent = world.transport.sent[-1]
+    assert running.job.id != job_id
+    for _ in range(seconds):
+        world.step(1)
+    assert len(world.transport.sent) == failures + 1
+    finish(world, sent, running)
+    world.step()
+    world.step(3)
+    assert world.transport.sent[-1].delivery.job_id == job_id
+    finish(world, world.transport.sent[-1], world.receive())
+    assert world.job(job_id).status is Status.COMPLETED
+
+
 def test_a_job_with_held_credentials_waits_for_a_slot_with_its_process() -> None:
     world = bench(queues={"exports": {"max_running": 1}})
     other = neighbour(world, queues={"exports": {"max_running": 1}})

@@ -36,8 +36,9 @@ class Descriptors:
         """Return how many connections may be open, of which ``connections`` are. ``given`` replaces the usual number."""
         now = self._monotonic()
         if now >= self._count_from:
-            self._count_from = now + _COUNT_INTERVAL
+            # In this order: while one thread counts, another one must not get the value from before the first count.
             self._capacity = _capacity(given, connections)
+            self._count_from = now + _COUNT_INTERVAL
             if not self._capacity:
                 self._warnings.warn("full", "jobs wait: too many file descriptors are open in this process")
         return self._capacity

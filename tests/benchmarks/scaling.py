@@ -128,7 +128,8 @@ def site(url: str, directory: Path) -> Iterator[RunningSite]:
             command,
             cwd=_ROOT,
             env={
-                **os.environ,
+                # Variables of the benchmarks are no settings of the site.
+                **{name: value for name, value in os.environ.items() if not name.startswith("BACKJOB_")},
                 "BACKJOB_STORE": url,
                 "BACKJOB_KEY": KEY,
                 "BACKJOB_MAX_RUNNING": str(_PLACES),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from attrs import evolve
@@ -108,13 +109,17 @@ class MixesTails(MemoryStore):
     def __init__(self, *, clock: Clock | None = None) -> None:
         super().__init__(clock=clock)
         self._begun = 0
+        self._beginning = threading.Lock()
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         if report.tail is UNSET:
             return super().report(job_id, token, report)
-        written = super().report(job_id, token, evolve(report, tail=report.tail[:10_000]))
-        self._begun += 1
-        mine, deadline = self._begun, time.monotonic() + 0.6
+        with (
+            self._beginning
+        ):  # otherwise the count may tell another order than the writes, and one tail stay whole by chance
+            written = super().report(job_id, token, evolve(report, tail=report.tail[:10_000]))
+            self._begun += 1
+            mine, deadline = self._begun, time.monotonic() + 0.6
         while self._begun == mine and time.monotonic() < deadline:
             let_others_run()
         if written and self._begun != mine:

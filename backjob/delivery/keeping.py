@@ -106,9 +106,8 @@ class Keeping:
 
     def _send_at(self, at: float, delivery: PendingDelivery) -> None:
         planned, delivery.send_at = delivery.send_at, at
-        if (
-            self._slotless.discard(delivery.job_id) or planned is None or at < planned
-        ):  # otherwise the earlier entry of the agenda plans the later one
+        waited = self._slotless.discard(delivery.job_id)
+        if waited or planned is None or at < planned:  # otherwise the earlier entry of the agenda plans the later one
             self._plan(at, self._make_ready, delivery)
 
     def _renew_at(self, at: float, delivery: PendingDelivery) -> None:
@@ -156,8 +155,7 @@ class Keeping:
         changes = evolve(changes, lessee=self._lessee, lease=LEASE)
         if delivery.first_sent is None:
             return changes
-        left = delivery.first_sent + self._parts.delivery_timeout - self._monotonic()
-        return evolve(changes, deliver_by=max(0.0, left))
+        return evolve(changes, deliver_by=max(0.0, self._deadline(delivery) - self._monotonic()))
 
     def _renew(self, delivery: PendingDelivery) -> None:
         if delivery.renew_at > self._monotonic() or delivery.is_claimed:

@@ -222,7 +222,9 @@ class Outside(UsesEngine):
         lang: str | None = None,
     ) -> Markup:
         """`element` that does not block the event loop."""
-        options = ElementOptions(
+        return await self._engine.offload(
+            self.element,
+            job_id,
             output=output,
             cancel=cancel,
             stream=stream,
@@ -231,7 +233,6 @@ class Outside(UsesEngine):
             texts=texts,
             lang=lang,
         )
-        return await self._engine.offload(element, self._engine, job_id, options)
 
     async def astatus(self, job_id: str) -> JobState:
         """`status` that does not block the event loop."""

@@ -176,11 +176,7 @@ class Connections:
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._address,
-            uri=True,
-            timeout=self._timeout,
-            isolation_level=None,
-            check_same_thread=False,
+            self._address, uri=True, timeout=self._timeout, isolation_level=None, check_same_thread=False
         )
         try:
             self._prepare(connection)

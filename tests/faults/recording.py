@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from backjob.worker.running import current
+from tests.lines import append_line
 
 if TYPE_CHECKING:
     from backjob import JobState
@@ -18,20 +19,11 @@ __all__ = ["RUNS", "on_end", "record", "recorded"]
 RUNS: Final = Path(os.environ["RUNS"])
 
 
-def _write_line(*words: object) -> None:
-    """Append a line in one write, which the file system makes atomic."""
-    descriptor = os.open(RUNS, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        os.write(descriptor, (" ".join(map(str, words)) + "\n").encode())
-    finally:
-        os.close(descriptor)
-
-
 def record(word: str) -> None:
     """Add a line about the run that is current."""
     running = current.get()
     assert running is not None
-    _write_line(word, running.job.id, running.job.run, os.getpid())
+    append_line(RUNS, word, running.job.id, running.job.run, os.getpid())
 
 
 @contextmanager
@@ -46,4 +38,4 @@ def recorded() -> Iterator[None]:
 
 def on_end(state: JobState) -> None:
     """Add a line about the call; its run is the attempt."""
-    _write_line("called", state.id, state.attempt, os.getpid())
+    append_line(RUNS, "called", state.id, state.attempt, os.getpid())

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from backjob import asgi as backjob_asgi
 from backjob import wsgi as backjob_wsgi
+from tests.lines import append_line
 from tests.scenarios.apps.plain import make_jobs
 from tests.scenarios.apps.scopes import Receive, Scope, Send
 
@@ -36,12 +37,8 @@ if os.environ.get("DRAIN") == "import":
 
 
 def record(action: str, item: int) -> None:
-    """Append a line in one write, which the file system makes atomic."""
-    descriptor = os.open(_DONE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        os.write(descriptor, f"{action} {item} {os.getpid()}\n".encode())
-    finally:
-        os.close(descriptor)
+    """Note that an action is done with an item."""
+    append_line(_DONE, action, item, os.getpid())
 
 
 def items(action: str) -> range:

@@ -17,7 +17,8 @@ from urllib.parse import parse_qs
 from backjob import asgi as backjob_asgi
 from backjob import wsgi as backjob_wsgi
 from tests.faults.delivery_lease import shorten_delivery_leases
-from tests.places.recording import RUNS, append, record
+from tests.lines import append_line
+from tests.places.recording import RUNS, record
 from tests.scenarios.apps.plain import make_jobs
 from tests.scenarios.apps.scopes import Receive, Scope, Send
 from tests.scenarios.gates import at_gate_in_thread
@@ -83,7 +84,7 @@ def logged(site: WSGIApplication) -> WSGIApplication:
 
     def logging(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if "RAW_URI" in environ:
-            append(RUNS.with_name("access"), environ["RAW_URI"])
+            append_line(RUNS.with_name("access"), environ["RAW_URI"])
         return site(environ, start_response)
 
     return logging

@@ -22,7 +22,13 @@ TREES: Final = Path(__file__).with_name("accessibility_trees")
 
 
 def findings(page: Page, modules: Path, *rules: str) -> list[str]:
-    """The violations that axe finds, of these rules or of all. `evaluate()` adds no script that the page's policy forbids."""
+    """The violations that axe finds, of these rules or of all. `evaluate()` adds no script that the page's policy forbids.
+
+    Colours that are on the way to others, after a change of the scheme, are taken as those others.
+    """
+    page.evaluate(
+        "document.getAnimations().filter((one) => one instanceof CSSTransition).forEach((one) => one.finish())"
+    )
     page.evaluate((modules / "axe-core" / "axe.min.js").read_text("utf-8"))
     violations = page.evaluate("(rules) => axe.run(rules.length ? { runOnly: rules } : {})", list(rules))["violations"]
     return [f"{one['impact']}: {one['id']}: {[node['target'] for node in one['nodes']]}" for one in violations]

@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 from tests.scenarios.client import WAIT, Client
 from tests.scenarios.servers import gunicorn, python_server, uvicorn
 
-__all__ = ["HERDS", "Herd", "HerdKind", "herd", "visitors"]
+__all__ = ["HERDS", "Herd", "HerdKind", "herd", "visitors", "wait_until_asleep"]
 
 _ROOT: Final = Path(__file__).parents[2]
 
@@ -137,6 +137,26 @@ def _children(pid: int) -> list[int]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         children += map(int, (task / "children").read_text().split())
     return [child for child in children if "resource_tracker" not in _command_of(child)]
+
+
+def wait_until_asleep(pid: int) -> None:
+    """Wait until the main threads of a process and of its children sleep.
+
+    Python sees a signal between two steps. One that comes in the moment before a main thread begins to wait for ever, as
+    that of a new worker of Granian does, is not seen until the next one.
+    """
+    deadline, before, now = time.monotonic() + WAIT, [""], ["R"]
+    while now != before or any(one[0] != "S" for one in now):
+        assert time.monotonic() < deadline, now
+        before, now = now, [_main_thread_of(one) for one in (pid, *_children(pid))]
+        time.sleep(0.02)
+
+
+def _main_thread_of(pid: int) -> str:
+    """The state of a process's main thread, and how often it began to wait: see ``proc_pid_status(5)``."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    return f"{fields['State']} {fields['voluntary_ctxt_switches']} {fields['nonvoluntary_ctxt_switches']}"
 
 
 def _state_of(pid: int) -> str:

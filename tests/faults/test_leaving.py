@@ -15,6 +15,7 @@ import pytest
 
 from backjob import Status
 from backjob.delivery.keeping import LEASE
+from tests.faults.killing import wait_until_asleep
 from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import Site, serving, settings
 
@@ -108,6 +109,7 @@ def test_a_server_that_ends_gives_its_leases_back_without_waiting(kind: str, app
         before = site.jobs.store.get(job_id)
         assert before is not None
         assert before.lessee is not None
+        wait_until_asleep(site.server.process.pid)
         site.server.process.send_signal(signal.SIGTERM)
         site.server.process.wait(SOON)
         after = site.jobs.store.get(job_id)

@@ -84,7 +84,7 @@ def test_a_view_that_starts_five_thousand_jobs_leaves_waitress_running(opened: i
             stack.callback(os.close, os.open("/dev/null", os.O_RDONLY))
         thread.start()
         try:
-            assert _get(server.effective_port, "/many") == 200
+            assert _get(server.effective_port, "/many", 3 * WAIT) == 200
             deadline = time.monotonic() + 3 * WAIT
             while len(jobs.find(status=Status.COMPLETED, limit=ENDED)) < ENDED:
                 assert _get(server.effective_port, "/page") == 200
@@ -97,8 +97,8 @@ def test_a_view_that_starts_five_thousand_jobs_leaves_waitress_running(opened: i
     assert 100 < highest < 1024
 
 
-def _get(port: int, path: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT)
+def _get(port: int, path: str, patience: float = WAIT) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience)
     with contextlib.closing(connection):
         connection.request("GET", path)
         return connection.getresponse().status

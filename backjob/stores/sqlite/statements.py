@@ -129,9 +129,12 @@ class Statements:
     report: str = (
         "UPDATE {jobs} SET version = version + 1, updated_time = ?[changes] WHERE id = ? AND token = ? AND status = 1"
     )
-    # These find the job's seq themselves: RETURNING costs more, since SQLite opens a statement journal for it.
-    add_chunk: str = "INSERT INTO {output} (job, start, piece) SELECT seq, output_size - ?, ? FROM {jobs} WHERE id = ?"
-    add_tail: str = "INSERT INTO {output} (job, start, piece) SELECT seq, ?, ? FROM {jobs} WHERE id = ?"
+    # These find the job's seq themselves: RETURNING costs more, since SQLite opens a statement journal for it. So it does for
+    # INSERT … SELECT, unless OR FAIL says that an error need not undo the statement: the transaction undoes it.
+    add_chunk: str = (
+        "INSERT OR FAIL INTO {output} (job, start, piece) SELECT seq, output_size - ?, ? FROM {jobs} WHERE id = ?"
+    )
+    add_tail: str = "INSERT OR FAIL INTO {output} (job, start, piece) SELECT seq, ?, ? FROM {jobs} WHERE id = ?"
     drop_tail: str = "DELETE FROM {output} WHERE job = (SELECT seq FROM {jobs} WHERE id = ?) AND start < 0"
     tail: str = "SELECT piece FROM {output} WHERE job = ? AND start < 0 ORDER BY start"
     locate: str = "SELECT seq, output_truncated, output_size FROM {jobs} WHERE id = ?"

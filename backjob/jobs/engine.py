@@ -257,8 +257,10 @@ class Engine(Concluding):
 
     def prepare_to_send(self) -> None:
         """Start the transport's thread now if this process serves no requests: it may end soon, and then no thread starts."""
+        if self.monitor.serves_requests:
+            return
         start = getattr(self.transport, "ensure_running", None)
-        if start is not None and not self.monitor.serves_requests:
+        if start is not None:
             start()
 
     def leave(self) -> None:

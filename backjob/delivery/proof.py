@@ -99,15 +99,15 @@ class Proof:
         """Ask for a new proof before the next worker request."""
         self._valid_until = -math.inf
 
-    def judge(self, sent: LastSent, job_id: str, future: Future[Response]) -> bool:
-        """Return whether this application answered a worker request. If not, the proof ends.
+    def judge(self, sent: LastSent, job_id: str, response: Response | None) -> bool:
+        """Return whether this application answered a worker request. If not, as with None, the proof ends.
 
         Otherwise it lasts from when the request was sent: the answer may come long after the server gave up its port.
         """
         destination = sent.destination
-        if not destination.needs_proof or future.cancelled():
+        if not destination.needs_proof:
             return True
-        if failure(future) is not None or self._missing(destination, future.result(), job_id, sent.run, sent.delivery):
+        if response is None or self._missing(destination, response, job_id, sent.run, sent.delivery):
             self.doubt()
             return False
         if self._place is not None and self._place.destination is destination and self._valid_until > -math.inf:

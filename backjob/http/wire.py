@@ -116,7 +116,6 @@ class Reader:
         self._started = False
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_header)
         self._connection.send(_HEAD_REQUEST if method == "HEAD" else _ANY_REQUEST)
-        self._connection.send(h11.EndOfMessage())
 
     def receive(self, data: bytes) -> Response | None:
         """Return the response if these bytes complete it, otherwise None. Empty ``data``: the peer closed.
@@ -158,7 +157,12 @@ class Reader:
         return Response(
             status=head.status_code,
             reason=head.reason.decode("latin-1"),
-            headers=tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers),
+            headers=tuple(
+                [
+                    (name.decode("latin-1").lower(), value.decode("latin-1"))
+                    for name, value in head.headers.raw_items()  # the items themselves pass three functions each
+                ]
+            ),
             body=bytes(self._body),
             truncated=self._truncated,
         )

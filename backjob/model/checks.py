@@ -99,4 +99,4 @@ COUNT: Final = check_number(0, (1 << 31) - 1)
 
 def clamped(progress: int | None) -> int | None:
     """Return the progress within 0–100."""
-    return None if progress is None else max(0, min(100, progress))
+    return progress if progress is None or 0 <= progress <= 100 else max(0, min(100, progress))

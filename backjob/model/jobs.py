@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence  # noqa: F401 - `JsonValue` names 
 from datetime import datetime
 from typing import Final
 
-from attrs import field, fields, frozen
+from attrs import Attribute, field, fields, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.model.checks import (
@@ -223,6 +223,9 @@ class Changes:
         return self.end and not self.keep_request
 
 
+_CHECK_TAIL: Final = check_text(largest=LONGEST_TAIL)
+
+
 @frozen(kw_only=True)
 class Report:
     """What a running action reports, in one write. Any report, even an empty one, is a sign of life.
@@ -237,11 +240,15 @@ class Report:
     output: str = field(default="", validator=check_text())
     truncated: bool = False
     cursor: JsonValue | Unset = field(default=UNSET, repr=False, validator=check_json)
-    tail: str | Unset = field(default=UNSET, repr=False, validator=check_text(largest=LONGEST_TAIL))
+    tail: str | Unset = field(default=UNSET, repr=False)
 
-    def __attrs_post_init__(self) -> None:
-        if self.tail is not UNSET and not self.truncated:
+    @tail.validator
+    def _check_tail(self, attribute: Attribute[str | Unset], value: str | Unset) -> None:
+        if value is UNSET:
+            return
+        if not self.truncated:
             raise InvalidRequest("tail", "only output that was cut has a tail: set truncated too")
+        _CHECK_TAIL(self, attribute, value)
 
 
 @frozen(kw_only=True)

@@ -117,7 +117,7 @@ class Connections:
 
     def begin_turn(self, process: _Process) -> None:
         """Take the turn of writers. Raises `StoreUnavailable` if that takes too long."""
-        if not process.turn.acquire(True, self._timeout):  # by name it takes twice as long  # noqa: FBT003 - by name it takes twice as long
+        if not process.turn.acquire(True, self._timeout):  # by name it takes twice as long
             raise StoreUnavailable(f"{self.path}: other threads were writing for more than {self._timeout:g} s")
 
     def open(self) -> sqlite3.Connection:

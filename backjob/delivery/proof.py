@@ -85,10 +85,11 @@ class Proof:
 
     def destination(self) -> Destination | None:
         """Return the destination to which worker requests may go now, or None."""
-        destinations = self._parts.addresses().destinations
+        addresses = self._parts.addresses()
+        destinations = addresses.destinations
         if destinations and not destinations[0].needs_proof:
             return destinations[0]
-        self._notice_addresses()
+        self._notice(addresses)
         return self._place.destination if self._place is not None and self._monotonic() < self._valid_until else None
 
     def next_event(self) -> float:
@@ -125,7 +126,7 @@ class Proof:
 
         Returns whether all places have failed now.
         """
-        self._notice_addresses()
+        self._notice(self._parts.addresses())
         now = self._monotonic()
         if now < self._next_try:
             return False
@@ -149,8 +150,7 @@ class Proof:
             _log.info("jobs wait: %s", self.reason)
         return False
 
-    def _notice_addresses(self) -> None:
-        addresses = self._parts.addresses()
+    def _notice(self, addresses: Addresses) -> None:
         seen = addresses, addresses.arrivals
         if seen != self._seen:
             self._seen = seen

@@ -7,7 +7,7 @@ from datetime import datetime
 from types import EllipsisType
 from typing import Any, Final
 
-from attrs import evolve, field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from backjob.delivery.keeping import LEASE
 from backjob.errors import AddressUnknown, InvalidRequest, NoCurrentRequest, TooDeep, TooManyJobs
@@ -36,6 +36,10 @@ from backjob.worker.running import current
 _DEFAULT_AGENT: Final = "backjob"
 
 
+def _joined(work: Prepared) -> Credentials:
+    return Credentials(work.given.headers + work.inherited.headers) if work.inherited else work.given
+
+
 @frozen(eq=False, repr=False)
 class Prepared:
     """A worker request, not signed yet. ``inherited`` is None unless it is sent as the current user.
@@ -47,11 +51,7 @@ class Prepared:
     given: Credentials
     inherited: Credentials | None
     caller: Caller | None
-    credentials: Credentials = field(init=False)
-
-    @credentials.default
-    def _joined(self) -> Credentials:
-        return Credentials(self.given.headers + self.inherited.headers) if self.inherited else self.given
+    credentials: Credentials = field(init=False, default=Factory(_joined, takes_self=True))
 
 
 def prepared(
@@ -103,6 +103,8 @@ def require_address(engine: Engine) -> None:
 
 def _mount(engine: Engine, path: str, mount: str, served: Request | None) -> str:
     """Return the beginning of a path on the wire that the server does not pass on as the path to route."""
+    if not mount:
+        return ""
     if served is not None and path_below(served.path, mount) is None:
         return ""  # a proxy strips it
     added = prefix_of(getattr(engine.transport, "base_url", None))
@@ -143,17 +145,18 @@ class Terms:
 
 def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
     """Build the job to store. Raises `InvalidRequest`, `TooDeep` and `TooManyJobs`."""
-    lacking = lacks(engine.store)
     due = check_delay(terms.delay, engine.clock.now())
-    if due != 0 and Capability.RETENTION in lacking:
+    if due != 0 and Capability.RETENTION in lacks(engine.store):
         raise InvalidRequest("delay", "this store may drop a waiting job to make room: keep delayed jobs in a database")
     expires = _expiry(engine, terms.expires, due)
-    timeout = engine.options.error_timeout if terms.error_timeout is None else in_seconds(terms.error_timeout)
-    check_error_timeout(timeout)
+    timeout = engine.options.error_timeout
+    if terms.error_timeout is not None:
+        timeout = in_seconds(terms.error_timeout)
+        check_error_timeout(timeout)
     check_number("retries", terms.retries, 0, whole=True)
     retry_delay = in_seconds(terms.retry_delay)
     check_number("retry_delay", retry_delay, 0)
-    if terms.retries and Capability.RETENTION in lacking:
+    if terms.retries and Capability.RETENTION in lacks(engine.store):
         raise InvalidRequest("retries", "this store may drop a waiting job to make room: keep such jobs in a database")
     queue = check_queue(terms.queue)
     monitor = engine.monitor

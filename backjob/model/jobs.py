@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence  # noqa: F401 - `JsonValue` names them, for who resolves the annotations
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from attrs import Attribute, field, fields, frozen
 
@@ -223,7 +223,15 @@ class Changes:
         return self.end and not self.keep_request
 
 
-_CHECK_TAIL: Final = check_text(largest=LONGEST_TAIL)
+_check_tail_text: Final = check_text(largest=LONGEST_TAIL)
+
+
+def _check_tail(report: Report, attribute: Attribute[Any], value: object) -> None:
+    if value is UNSET:
+        return
+    if not report.truncated:
+        raise InvalidRequest("tail", "only output that was cut has a tail: set truncated too")
+    _check_tail_text(report, attribute, value)
 
 
 @frozen(kw_only=True)
@@ -240,15 +248,7 @@ class Report:
     output: str = field(default="", validator=check_text())
     truncated: bool = False
     cursor: JsonValue | Unset = field(default=UNSET, repr=False, validator=check_json)
-    tail: str | Unset = field(default=UNSET, repr=False)
-
-    @tail.validator
-    def _check_tail(self, attribute: Attribute[str | Unset], value: str | Unset) -> None:
-        if value is UNSET:
-            return
-        if not self.truncated:
-            raise InvalidRequest("tail", "only output that was cut has a tail: set truncated too")
-        _CHECK_TAIL(self, attribute, value)
+    tail: str | Unset = field(default=UNSET, repr=False, validator=_check_tail)
 
 
 @frozen(kw_only=True)

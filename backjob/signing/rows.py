@@ -82,7 +82,8 @@ def _mode(row: Draft | Job) -> str:
 
 def _modes(job: Job) -> tuple[str, ...]:
     """Return the modes with which the row may have been written: claims of earlier versions erased sealed credentials."""
-    return (_mode(job), "sealed") if job.status is not Status.STARTED and _mode(job) == "none" else (_mode(job),)
+    mode = _mode(job)
+    return (mode, "sealed") if job.status is not Status.STARTED and mode == "none" else (mode,)
 
 
 def _mac(key: bytes, label: str, row: Draft | Job, mode: str, body: bytes) -> bytes:

@@ -174,7 +174,7 @@ def is_allowed(method: str, target: str, headers: list[tuple[str, str]]) -> bool
         h11.Request(
             method=method.encode("ascii"),
             target=target.encode("ascii"),
-            headers=[("Host", "x"), *[(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]],
+            headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in [("Host", "x"), *headers]],
         )
     except (h11.LocalProtocolError, UnicodeEncodeError):
         return False

@@ -24,9 +24,10 @@ from backjob.stores.sqlite.statements import Statements
 from backjob.stores.steps import each_status, kept_for, new_job
 from backjob.stores.urls import StoreURL, yes_or_no
 from backjob.stores.values import (
+    LONGEST_CHUNK,
     LOOKAHEAD,
     PURGED_AT_ONCE,
-    cut,
+    dump_result,
     joined_chunk,
     joined_tail,
     output_bytes,
@@ -171,13 +172,17 @@ class SQLiteStore:
 
     def _write_report(self, connection: sqlite3.Connection, now: int, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
-        statement, values = self._sql.progress(report, len(added))
-        if not connection.execute(statement, (now, *values, job_id, token)).rowcount:
+        size = len(added)
+        values = (now, report.progress, report.text, size, report.truncated)
+        if report.cursor is UNSET:
+            found = connection.execute(self._sql.report, (*values, job_id, token))
+        else:
+            cursor = dump_result(report.cursor)
+            found = connection.execute(self._sql.report_with_cursor, (*values, cursor, job_id, token))
+        if not found.rowcount:
             return False
-        if added:
-            size = len(added)
-            for position, chunk in cut(added):
-                connection.execute(self._sql.add_chunk, (size - position, chunk, job_id))
+        for start in range(0, size, LONGEST_CHUNK):
+            connection.execute(self._sql.add_chunk, (size - start, added[start : start + LONGEST_CHUNK], job_id))
         if report.tail is not UNSET:
             connection.execute(self._sql.drop_tail, (job_id,))
             connection.executemany(self._sql.add_tail, [(*row, job_id) for row in tail_rows(report.tail)])

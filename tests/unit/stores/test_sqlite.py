@@ -674,7 +674,7 @@ def test_every_other_query_uses_its_index(store: SQLiteStore) -> None:
         (store._sql.ageing, (2, 1, 1)),
         (store._sql.holder, ("key",)),
         (store._sql.get, ("id",)),
-        (store._sql.progress(Report(), 0)[0], (1, "id", "token")),
+        (store._sql.report, (1, None, None, 0, False, "id", "token")),
         (store._sql.drop_body, (1,)),
         (store._sql.beat, (1, None, "id", "token")),
         (store._sql.runs, ("id", "token")),

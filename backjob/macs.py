@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hmac
+from binascii import b2a_base64
 from functools import lru_cache
 
-__all__ = ["mac"]
+__all__ = ["mac", "url_safe"]
 
 _MOST_KEYS = 64
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def mac(key: bytes, message: bytes) -> bytes:
@@ -19,6 +21,11 @@ def mac(key: bytes, message: bytes) -> bytes:
     keyed = _keyed(key).copy()
     keyed.update(message)
     return keyed.digest()
+
+
+def url_safe(data: bytes) -> str:
+    """Return bytes in base64 for URLs, without padding (RFC 4648, section 5)."""
+    return b2a_base64(data, newline=False).translate(_URL_SAFE, b"=").decode()
 
 
 @lru_cache(_MOST_KEYS)

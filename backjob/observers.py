@@ -92,6 +92,8 @@ class Observers:
 
     def run_began(self, run: Run) -> list[AtEnd]:
         """See `Observer.run_began`. Returns the functions for `run_ended`."""
+        if not self._all:
+            return []
         begun = (self.contained(observer.run_began, run) for observer in self._all)
         return [at_end for at_end in begun if at_end is not None]
 

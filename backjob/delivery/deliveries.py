@@ -197,12 +197,12 @@ class Deliveries(Sending):
 
     def _conclude_at_once(self, job_id: str, future: Future[Response]) -> bool:
         """Forget a job whose answer says that it has ended. Returns False if the outcome is left to the monitor."""
-        if future.cancelled() or future.exception() is not None or not self.turn.acquire(blocking=False):
+        if failure(future) is not None or not self.turn.acquire(blocking=False):
             return False
         needs_monitor = False
         try:
             delivery = self._by_id.get(job_id)
-            if delivery is None or delivery.future is not future or not self._has_ended(delivery, future):
+            if delivery is None or delivery.future is not future or not self._has_ended(delivery, future.result()):
                 return False
             self.places.leave(future)
             del self._by_id[job_id]
@@ -214,27 +214,30 @@ class Deliveries(Sending):
                 self._wake()
         return True
 
-    def _has_ended(self, delivery: PendingDelivery, future: Future[Response]) -> bool:
+    def _has_ended(self, delivery: PendingDelivery, response: Response) -> bool:
         """Return whether the answer says that the job has ended, and nothing else follows from it."""
         sent = delivery.sent
         return (
             sent is not None
             and not self._parts.queues
-            and self._proof.says_end(sent, delivery.job_id, future.result())
-            and self._proof.judge(sent, delivery.job_id, future)
+            and self._proof.says_end(sent, delivery.job_id, response)
+            and self._proof.judge(sent, delivery.job_id, response)
         )
 
     def _conclude(self, delivery: PendingDelivery) -> None:
         future = delivery.future
         if future is None:
             return
-        is_ours = delivery.sent is None or self._proof.judge(delivery.sent, delivery.job_id, future)
-        has_answer = failure(future) is None
-        refusal = future.result().header(REFUSAL_HEADER) if has_answer and is_ours else None
+        response = None if failure(future) is not None else future.result()
+        # A request that was cancelled says nothing about its address.
+        is_ours = (
+            delivery.sent is None or future.cancelled() or self._proof.judge(delivery.sent, delivery.job_id, response)
+        )
+        refusal = None if response is None or not is_ours else response.header(REFUSAL_HEADER)
         # A refused job is sent again in a moment: one read is enough.
         job = self._store.get(delivery.job_id, body=refusal == BUSY)
         run = delivery.run
-        step = after_answer(job, run, future.result()) if has_answer else after_silence(job, run)
+        step = after_silence(job, run) if response is None else after_answer(job, run, response)
         if job is None or step.next is Next.DONE:
             self._by_id.pop(delivery.job_id, None)
             if job is not None:
@@ -250,7 +253,7 @@ class Deliveries(Sending):
             # Perhaps another site answers at this address by now. If the next proof succeeds and the next answer is not
             # ours either, something else serves this path.
             delivery.is_doubted = delivery.is_doubted or (step.end is not None and not is_ours)
-            delivery.waiting_for = "store" if refusal == "unavailable" else None if has_answer else "connection"
+            delivery.waiting_for = "store" if refusal == "unavailable" else "connection" if response is None else None
             if (
                 isinstance(failure(future), NotSent)
                 and delivery.sent is not None

@@ -85,10 +85,11 @@ class Proof:
 
     def destination(self) -> Destination | None:
         """Return the destination to which worker requests may go now, or None."""
-        destinations = self._parts.addresses().destinations
+        addresses = self._parts.addresses()
+        destinations = addresses.destinations
         if destinations and not destinations[0].needs_proof:
             return destinations[0]
-        self._notice_addresses()
+        self._notice(addresses)
         return self._place.destination if self._place is not None and self._monotonic() < self._valid_until else None
 
     def next_event(self) -> float:
@@ -99,15 +100,15 @@ class Proof:
         """Ask for a new proof before the next worker request."""
         self._valid_until = -math.inf
 
-    def judge(self, sent: LastSent, job_id: str, future: Future[Response]) -> bool:
-        """Return whether this application answered a worker request. If not, the proof ends.
+    def judge(self, sent: LastSent, job_id: str, response: Response | None) -> bool:
+        """Return whether this application answered a worker request. If not, as with None, the proof ends.
 
         Otherwise it lasts from when the request was sent: the answer may come long after the server gave up its port.
         """
         destination = sent.destination
-        if not destination.needs_proof or future.cancelled():
+        if not destination.needs_proof:
             return True
-        if failure(future) is not None or self._missing(destination, future.result(), job_id, sent.run, sent.delivery):
+        if response is None or self._missing(destination, response, job_id, sent.run, sent.delivery):
             self.doubt()
             return False
         if self._place is not None and self._place.destination is destination and self._valid_until > -math.inf:
@@ -125,7 +126,7 @@ class Proof:
 
         Returns whether all places have failed now.
         """
-        self._notice_addresses()
+        self._notice(self._parts.addresses())
         now = self._monotonic()
         if now < self._next_try:
             return False
@@ -149,8 +150,7 @@ class Proof:
             _log.info("jobs wait: %s", self.reason)
         return False
 
-    def _notice_addresses(self) -> None:
-        addresses = self._parts.addresses()
+    def _notice(self, addresses: Addresses) -> None:
         seen = addresses, addresses.arrivals
         if seen != self._seen:
             self._seen = seen

@@ -201,8 +201,9 @@ class Sending(Keeping):
         """Return which time limit the job has passed. Its delivery counts by the monotonic clock while a clock has just jumped."""
         limit, sent = late(job), delivery.first_sent
         timeout = self._parts.delivery_timeout
-        is_steady = self._clocks.steady >= timeout and self._clocks.is_plausible(job.read_time)
-        if limit is Late.UNDELIVERED and not is_steady:
+        if limit is Late.UNDELIVERED and not (
+            self._clocks.steady >= timeout and self._clocks.is_plausible(job.read_time)
+        ):
             limit = None
         if limit is None and sent is not None and sent + timeout <= self._monotonic():
             return Late.UNDELIVERED

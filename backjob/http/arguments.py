@@ -97,8 +97,11 @@ def build_request(
     body, content_type = _encoded(content)
     if len(body) > limits.body:
         raise InvalidRequest("body", f"has {len(body)} bytes, more than max_body={limits.body}")
-    names = CREDENTIAL_FIELDS | {canonical_name(name) for name in credential_headers}
-    fields, credentials = _split_fields(content.headers or {}, names)
+    fields: Headers = ()
+    credentials: Headers = ()
+    if content.headers:
+        names = CREDENTIAL_FIELDS | {canonical_name(name) for name in credential_headers}
+        fields, credentials = _split_fields(content.headers, names)
     if content_type is not None and not any(name.lower() == "content-type" for name, _ in fields):
         fields = (*fields, ("Content-Type", content_type))
     check_size(fields + credentials, limits.headers)
@@ -107,7 +110,7 @@ def build_request(
 
 def check_size(headers: Headers, limit: int) -> None:
     """Raise `InvalidRequest` if the header fields take more than ``limit`` bytes on the wire."""
-    size = sum(len(name) + len(value) + 4 for name, value in headers)
+    size = sum([len(name) + len(value) + 4 for name, value in headers])
     if size > limit:
         raise InvalidRequest(
             "headers",
@@ -205,10 +208,12 @@ def _target(path: object, query: Mapping[str, Any] | None) -> str:
 def _encoded(content: Content) -> tuple[bytes, str | None]:
     """Return the body, and the media type to declare."""
     form, json, body = content.form, content.json, content.body
+    if form is json is body is None:
+        return b"", None
     given = [name for name, value in (("form", form), ("json", json), ("body", body)) if value is not None]
     if len(given) > 1:
         raise InvalidRequest(given[1], f"can't be combined with {given[0]}")
-    if given and content.method == "GET":
+    if content.method == "GET":
         raise InvalidRequest(given[0], "GET has no body; use query, or another method")
     if form is not None:
         try:
@@ -222,9 +227,9 @@ def _encoded(content: Content) -> tuple[bytes, str | None]:
             return body.encode(), "text/plain; charset=utf-8"
         except UnicodeEncodeError as error:
             raise InvalidRequest("body", f"can't be encoded in UTF-8: {error.reason}") from error
-    if body is not None and not isinstance(body, bytes | bytearray | memoryview):
+    if not isinstance(body, bytes | bytearray | memoryview):
         raise InvalidRequest("body", f"must be bytes or text, not {type(body).__name__}")
-    return bytes(body or b""), "application/octet-stream" if body is not None else None
+    return bytes(body), "application/octet-stream"
 
 
 def _split_fields(headers: Mapping[str, str], secret: frozenset[str]) -> tuple[Headers, Headers]:

@@ -209,11 +209,11 @@ def restore(
     ``fields`` are header fields to set, or to remove where the value is None.
     """
     forget(environ)
-    environ["QUERY_STRING"] = request.query
+    query = environ["QUERY_STRING"] = request.query
     for key in ("REQUEST_URI", "RAW_URI"):
         if key in environ:
             # The path stays as it arrived: the signed one is below the mount.
-            environ[key] = environ[key].partition("?")[0] + (f"?{request.query}" if request.query else "")
+            environ[key] = environ[key].partition("?")[0] + (f"?{query}" if query else "")
     for key in _FORWARDED.values():
         environ.pop(key, None)
     for name, value in fields.items():

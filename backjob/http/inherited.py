@@ -75,13 +75,13 @@ def context_fields(here: Request, given: Headers, names: Iterable[str]) -> Heade
 
     It leaves out the fields that were given explicitly, and values that no client may send.
     """
-    present = {name.lower() for name, _ in given}
+    missing = {name.lower() for name, _ in here.headers} - {name.lower() for name, _ in given}
     found: list[tuple[str, str]] = []
     for name in (*_CONTEXT_FIELDS, *names):
-        value = here.header(name)
-        if not value or name.lower() in present:
+        value = here.header(name) if name.lower() in missing else None
+        if not value:
             continue
-        present.add(name.lower())
+        missing.discard(name.lower())
         try:
             check_value("headers", name, value)
         except InvalidRequest:

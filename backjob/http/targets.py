@@ -21,6 +21,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _ESCAPE: Final = re.compile(r"(%[0-9A-Fa-f]{2})")
 _SLASH: Final = re.compile(r"/|%2[Ff]")
 _NO_ESCAPES: Final = re.compile(r"[/A-Za-z0-9\-._~!$&'()*+,;=:@]*")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9\-._~]*")  # what quote() leaves as it is, which takes longer to say so
 
 
 def canonical_path(decoded: bytes) -> str:
@@ -95,7 +96,8 @@ def normalise(target: str) -> str:
     path, _, query = target.partition("?")
     path = _escaped(path, _PATH_SAFE)
     # Decode first: some servers and proxies treat "%2F..%2F" as "/../".
-    if any(segment in (b".", b"..") for segment in unquote_to_bytes(path).split(b"/")):
+    segments = unquote_to_bytes(path).split(b"/")
+    if b"." in segments or b".." in segments:
         raise InvalidRequest("path", 'contains a "." or ".." segment; write the resulting path')
     return f"{path}?{_escaped(query, _QUERY_SAFE)}" if query else path
 
@@ -106,10 +108,12 @@ def join_query(params: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
     They become text as in `backjob.http.values.pairs_of`, encoded in UTF-8. Raises `InvalidRequest` ("query") for other
     types.
     """
-    return "&".join(f"{_quoted(name, name)}={_quoted(name, text)}" for name, text in pairs_of("query", params))
+    return "&".join([f"{_quoted(name, name)}={_quoted(name, text)}" for name, text in pairs_of("query", params)])
 
 
 def _escaped(part: str, safe: str) -> str:
+    if _NO_ESCAPES.fullmatch(part):
+        return part
     # split() with a group puts the escapes at odd indexes.
     parts = _ESCAPE.split(part)
     for index, text in enumerate(parts):
@@ -127,6 +131,8 @@ def _escaped(part: str, safe: str) -> str:
 
 
 def _quoted(name: str, text: str) -> str:
+    if _PLAIN.fullmatch(text):
+        return text
     try:
         return quote(text, safe="")
     except UnicodeEncodeError:

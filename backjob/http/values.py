@@ -17,6 +17,9 @@ _DEEPEST: Final = 200
 """Levels of nested lists and mappings. Python's own encoder would exceed its recursion limit somewhere past 300."""
 
 _NOT_A_SEQUENCE: Final = (str, bytes, bytearray, memoryview)
+# The usual types first: asking an abstract class takes ten times as long.
+_MAPPINGS: Final = (dict, Mapping)
+_SEQUENCES: Final = (tuple, list, Sequence)
 
 
 def text_of(argument: str, value: object, remedy: str = "") -> str:
@@ -45,11 +48,13 @@ def pairs_of(argument: str, params: object) -> list[tuple[str, str]]:
     ``false``), dates, times and durations (ISO 8601), UUIDs and enum members (their values) become text. Raises
     `InvalidRequest` for other types.
     """
-    if isinstance(params, _NOT_A_SEQUENCE) or not isinstance(params, Iterable):
+    if isinstance(params, _MAPPINGS):
+        params = params.items()
+    elif isinstance(params, _NOT_A_SEQUENCE) or not isinstance(params, Iterable):
         raise InvalidRequest(argument, f"must be a mapping or pairs of names and values, not {type(params).__name__}")
     pairs: list[tuple[str, str]] = []
-    for pair in params.items() if isinstance(params, Mapping) else params:
-        if isinstance(pair, _NOT_A_SEQUENCE) or not isinstance(pair, Sequence) or len(pair) != 2:
+    for pair in params:
+        if isinstance(pair, _NOT_A_SEQUENCE) or not isinstance(pair, _SEQUENCES) or len(pair) != 2:
             raise InvalidRequest(argument, "must be a mapping or pairs of names and values")
         given, value = pair
         name = _plain_text(given)
@@ -77,9 +82,9 @@ def _json_ready(argument: str, value: object, where: str, depth: int) -> Any:
         raise InvalidRequest(argument, f"is nested more than {_DEEPEST} levels deep, or contains itself")
     if isinstance(value, Enum):
         return _json_ready(argument, value.value, where, depth + 1)
-    if isinstance(value, Mapping):
+    if isinstance(value, _MAPPINGS):
         return _json_object(argument, value, where, depth)
-    if isinstance(value, Sequence) and not isinstance(value, _NOT_A_SEQUENCE):
+    if isinstance(value, _SEQUENCES) and not isinstance(value, _NOT_A_SEQUENCE):
         return [_json_ready(argument, item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
     try:
         return _scalar(value)
@@ -124,8 +129,6 @@ def _scalar(value: object) -> str | int | float | bool | None:
     """Return the value as one of JSON's scalars. Raises `TypeError` for any other value, also for NaN and infinity."""
     if value is None or value is True or value is False:
         return value
-    if isinstance(value, int):
-        return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
             raise TypeError
@@ -185,7 +188,9 @@ def _duration(value: timedelta) -> str:
     return f"{sign}P{value.days}DT{hours:02d}H{minutes:02d}M{seconds:02d}{fraction}S"
 
 
-_CONVERTED: Final[tuple[tuple[type, Callable[[Any], str]], ...]] = (
+_CONVERTED: Final[tuple[tuple[type, Callable[[Any], str | int]], ...]] = (
+    (str, str.__str__),
+    (int, int),
     (datetime, datetime.isoformat),
     (date, date.isoformat),
     (time, time.isoformat),

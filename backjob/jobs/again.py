@@ -65,10 +65,11 @@ def _as_current_user(engine: Engine, job: Job, request: Request) -> Prepared:
             "this job ran with its user's login, which is never kept: only its owner can run it again, in a request of "
             "theirs; for others, start such jobs with as_owner=True",
         )
-    inherited = engine.inheritance.credentials(here.request, _NO_CREDENTIALS, engine.changed_cookies)
+    served = here.request
+    inherited = engine.inheritance.credentials(served, _NO_CREDENTIALS, engine.changed_cookies)
     # A login may be tied to the browser and the address, so the request comes from the present client.
     without_agent = tuple(field for field in request.headers if field[0].lower() != "user-agent")
-    request = with_user_agent(engine, evolve(request, headers=without_agent))
+    request = evolve(request, headers=with_user_agent(engine, without_agent, served))
     return Prepared(_traced(engine, request), _NO_CREDENTIALS, inherited, evolve(here.caller, mount=here.mount))
 
 
@@ -76,11 +77,11 @@ def _traced(engine: Engine, request: Request) -> Request:
     """Return the request as a part of the trace of the request being served, if there is one. Nothing else of it changes."""
     here = engine.here()
     headers = tuple(field for field in request.headers if not _is_of_trace(field))
-    request = evolve(request, headers=headers)
-    if here is None:
-        return request
-    traced = evolve(here.request, headers=tuple(filter(_is_of_trace, here.request.headers)))
-    return engine.inheritance.with_context(request, traced)
+    if here is not None:
+        served = here.request
+        traced = evolve(served, headers=tuple(filter(_is_of_trace, served.headers)))
+        headers += engine.inheritance.context_of(traced, headers)
+    return evolve(request, headers=headers)
 
 
 def _is_of_trace(field: tuple[str, str]) -> bool:

@@ -255,11 +255,17 @@ class Engine(Concluding):
             return None
         return self.worker.open(*requests, listener_of=listener_of)
 
-    def prepare_to_send(self) -> None:
-        """Start the transport's thread now if this process serves no requests: it may end soon, and then no thread starts."""
-        start = getattr(self.transport, "ensure_running", None)
-        if start is not None and not self.monitor.serves_requests:
-            start()
+    def sender(self) -> Monitor:
+        """Return the monitor, ready to send.
+
+        If this process serves no requests, the transport's thread starts now: it may end soon, and then no thread starts.
+        """
+        monitor = self.monitor
+        if not monitor.serves_requests:
+            start = getattr(self.transport, "ensure_running", None)
+            if start is not None:
+                start()
+        return monitor
 
     def leave(self) -> None:
         """Have others deliver what this process could not deliver yet: its server shuts down, perhaps without exit handlers."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from attrs import evolve
-
 from backjob.errors import InvalidRequest
 from backjob.http.arguments import canonical_name
 from backjob.http.inherited import context_fields, current_credentials, is_context_field, variants
 from backjob.jobs.options import Options
-from backjob.model import Credentials, Job, Request
+from backjob.model import Credentials, Headers, Job, Request
 from backjob.signing.logins import FIELD, LoginCarrier
 
 
@@ -37,9 +35,9 @@ class Inheritance:
         """Return the current user's credentials, without the fields in ``given``. Raises `InvalidRequest` for an invalid value."""
         return current_credentials(here, given, self.names, changed_cookies)
 
-    def with_context(self, request: Request, here: Request) -> Request:
-        """Return the request with the fields that describe the starting one."""
-        return evolve(request, headers=request.headers + context_fields(here, request.headers, self._forward))
+    def context_of(self, here: Request, given: Headers) -> Headers:
+        """Return the fields that describe the starting request, without those that were ``given``."""
+        return context_fields(here, given, self._forward)
 
     def packed(self, job_id: str, credentials: Credentials) -> Credentials:
         """Return the credentials in the form in which this job's worker request sends them."""

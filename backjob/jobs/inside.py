@@ -47,14 +47,14 @@ class Inside(Tracking, Commands):
         running = current.get()
         if running is None or running.owner is not self:
             return
+        if progress is not None and not (total is None and type(progress) is int and 0 <= progress <= 100):
+            progress = percent(progress, total)
         if status_text is not None:
-            running.set_text(status_text, None if progress is None else percent(progress, total))
+            running.set_text(status_text, progress)
         elif progress is None:
             running.sign_of_life()
-        elif total is None and type(progress) is int and 0 <= progress <= 100:
-            running.set_progress(progress)
         else:
-            running.set_progress(percent(progress, total))
+            running.set_progress(progress)
 
     async def aupdate(
         self, progress: float | None = None, status_text: str | None = None, *, total: float | None = None

@@ -7,7 +7,7 @@ from datetime import datetime
 from types import EllipsisType
 from typing import Any, Final
 
-from attrs import evolve, frozen
+from attrs import Factory, evolve, field, frozen
 
 from backjob.delivery.keeping import LEASE
 from backjob.errors import AddressUnknown, InvalidRequest, NoCurrentRequest, TooDeep, TooManyJobs
@@ -28,7 +28,7 @@ from backjob.http.values import text_of
 from backjob.jobs.engine import Engine
 from backjob.jobs.options import check_error_timeout, check_queue
 from backjob.lifecycle import DISPATCHED
-from backjob.model import DEFAULT_QUEUE, Caller, Credentials, Draft, Query, Request, Seconds, in_seconds
+from backjob.model import DEFAULT_QUEUE, Caller, Credentials, Draft, Headers, Query, Request, Seconds, in_seconds
 from backjob.protocols import Capability, lacks
 from backjob.signing.tokens import new_job_id
 from backjob.worker.running import current
@@ -36,19 +36,22 @@ from backjob.worker.running import current
 _DEFAULT_AGENT: Final = "backjob"
 
 
+def _joined(work: Prepared) -> Credentials:
+    return Credentials(work.given.headers + work.inherited.headers) if work.inherited else work.given
+
+
 @frozen(eq=False, repr=False)
 class Prepared:
-    """A worker request, not signed yet. ``inherited`` is None unless it is sent as the current user."""
+    """A worker request, not signed yet. ``inherited`` is None unless it is sent as the current user.
+
+    ``credentials`` are all of them, given and inherited.
+    """
 
     request: Request
     given: Credentials
     inherited: Credentials | None
     caller: Caller | None
-
-    @property
-    def credentials(self) -> Credentials:
-        """All credentials, given and inherited."""
-        return Credentials(self.given.headers + (() if self.inherited is None else self.inherited.headers))
+    credentials: Credentials = field(init=False, default=Factory(_joined, takes_self=True))
 
 
 def prepared(
@@ -56,28 +59,31 @@ def prepared(
 ) -> Prepared:
     """Build the worker request from arguments of ``start()``. Raises `InvalidRequest`, `NoCurrentRequest`."""
     limits = Limits(engine.options.max_body, engine.options.max_headers)
-    wire_path, caller = _address(engine, path)
+    here = engine.here()
+    served = None if here is None else here.request  # once: an adapter translates it at each access
+    wire_path = local_target(path, here, getattr(engine.transport, "base_url", None)) if is_url(path) else path
     inheritance = engine.inheritance
     request, given = build_request(wire_path, query, content, limits, inheritance.names)
-    mount = _mount(engine, request.path)
-    if mount:
-        request = evolve(request, mount=mount)
-    here = engine.here()
     inherited: Credentials | None = None
     if as_current_user:
-        if here is None:
+        if served is None:
             raise NoCurrentRequest(
                 "as_current_user=True needs the request being served, and no request passed the middleware; "
                 "pass as_current_user=False to start as anonymous"
             )
-        inherited = inheritance.credentials(here.request, given, engine.changed_cookies)
-    request = with_user_agent(engine, request)
-    if here is not None:
-        request = inheritance.with_context(request, here.request)
+        inherited = inheritance.credentials(served, given, engine.changed_cookies)
+    headers = with_user_agent(engine, request.headers, served)
+    if served is not None:
+        headers += inheritance.context_of(served, headers)
+    mount = engine.mount() if here is None else here.mount
+    caller = None if here is None else evolve(here.caller, mount=mount)
+    request = Request(
+        request.method, request.target, headers, request.body, mount=_mount(engine, request.path, mount, served)
+    )
     if engine.signer.claims(request):
         raise InvalidRequest("query", "contains parameters or header fields that are reserved for the signer")
     work = Prepared(request, given, inherited, caller)
-    check_size(request.headers + inheritance.packed("", work.credentials).headers, limits.headers)
+    check_size(headers + inheritance.packed("", work.credentials).headers, limits.headers)
     return work
 
 
@@ -95,20 +101,11 @@ def require_address(engine: Engine) -> None:
         raise AddressUnknown(f"{reason}: {engine.base_url_setting(unix=addresses.on_unix)}")
 
 
-def _address(engine: Engine, path: str | URL) -> tuple[object, Caller | None]:
-    """Return the path for the wire, and the caller, with the mount that it sees."""
-    here = engine.here()
-    caller = None if here is None else evolve(here.caller, mount=here.mount)
-    if not is_url(path):
-        return path, caller
-    return local_target(path, here, getattr(engine.transport, "base_url", None)), caller
-
-
-def _mount(engine: Engine, path: str) -> str:
+def _mount(engine: Engine, path: str, mount: str, served: Request | None) -> str:
     """Return the beginning of a path on the wire that the server does not pass on as the path to route."""
-    here = engine.here()
-    mount = engine.mount() if here is None else here.mount
-    if here is not None and path_below(here.request.path, mount) is None:
+    if not mount:
+        return ""
+    if served is not None and path_below(served.path, mount) is None:
         return ""  # a proxy strips it
     added = prefix_of(getattr(engine.transport, "base_url", None))
     if added:  # by the transport
@@ -117,18 +114,16 @@ def _mount(engine: Engine, path: str) -> str:
     return mount if path_below(path, mount) is not None else ""
 
 
-def with_user_agent(engine: Engine, request: Request) -> Request:
-    """Return the request with the User-Agent of the request being served, unless it has one."""
-    if request.header("user-agent") is not None:
-        return request
-    here = engine.here()
-    agent = engine.options.user_agent or (None if here is None else here.request.header("user-agent"))
+def with_user_agent(engine: Engine, headers: Headers, served: Request | None) -> Headers:
+    """Return the fields with the User-Agent of the request being served, unless they have one."""
+    if any(name.lower() == "user-agent" for name, _ in headers):
+        return headers
+    agent = engine.options.user_agent or (None if served is None else served.header("user-agent")) or _DEFAULT_AGENT
     try:
-        check_value("user_agent", "User-Agent", agent or _DEFAULT_AGENT)
+        check_value("user_agent", "User-Agent", agent)
     except InvalidRequest:
-        agent = None  # the client sent a value that no client may send
-    headers = (*request.headers, ("User-Agent", agent or _DEFAULT_AGENT))
-    return Request(request.method, request.target, headers, request.body, request.raw, request.mount)
+        agent = _DEFAULT_AGENT  # the client sent a value that no client may send
+    return (*headers, ("User-Agent", agent))
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -150,20 +145,23 @@ class Terms:
 
 def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
     """Build the job to store. Raises `InvalidRequest`, `TooDeep` and `TooManyJobs`."""
-    lacking = lacks(engine.store)
     due = check_delay(terms.delay, engine.clock.now())
-    if due != 0 and Capability.RETENTION in lacking:
+    if due != 0 and Capability.RETENTION in lacks(engine.store):
         raise InvalidRequest("delay", "this store may drop a waiting job to make room: keep delayed jobs in a database")
     expires = _expiry(engine, terms.expires, due)
-    timeout = engine.options.error_timeout if terms.error_timeout is None else in_seconds(terms.error_timeout)
-    check_error_timeout(timeout)
+    timeout = engine.options.error_timeout
+    if terms.error_timeout is not None:
+        timeout = in_seconds(terms.error_timeout)
+        check_error_timeout(timeout)
     check_number("retries", terms.retries, 0, whole=True)
     retry_delay = in_seconds(terms.retry_delay)
     check_number("retry_delay", retry_delay, 0)
-    if terms.retries and Capability.RETENTION in lacking:
+    if terms.retries and Capability.RETENTION in lacks(engine.store):
         raise InvalidRequest("retries", "this store may drop a waiting job to make room: keep such jobs in a database")
     queue = check_queue(terms.queue)
-    if engine.monitor.delivers(queue):
+    monitor = engine.monitor
+    is_ours = monitor.delivers(queue)
+    if is_ours:
         require_address(engine)
     scope = check_label("scope", terms.scope)
     owner = engine.current_owner() if isinstance(terms.owner, EllipsisType) else terms.owner
@@ -173,10 +171,11 @@ def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
         _check_as_owner(work, owner)
     if terms.keep_request:
         _check_keep_request(work)
+    depth, root = _chain(engine)
     job_id = new_job_id()
     credentials = engine.inheritance.packed(job_id, work.credentials)
     held = bool(credentials) and engine.sealer is None
-    if held and not engine.monitor.delivers(queue):
+    if held and not is_ours:
         raise InvalidRequest(
             "queue",
             f"the jobs of {queue!r} are delivered by other processes, which have no credentials of this user: run the job "
@@ -190,7 +189,7 @@ def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
         )
     # Take the lease only if this process must deliver the job (it holds the credentials), or if the job is due now and
     # there is room to send it; otherwise any process that has room takes it.
-    lessee = engine.monitor.lessee_of(queue, is_held=held, is_due=due == 0.0)
+    lessee = monitor.lessee_of(queue, is_held=held, is_due=due == 0.0)
     leases = {None: 0.0, DISPATCHED: engine.dispatcher.after}
     draft = Draft(
         id=job_id,
@@ -208,8 +207,8 @@ def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
         lessee=lessee,
         lease=leases.get(lessee, LEASE),
         held=held,
-        depth=_depth(engine.options.max_depth),
-        root=_root(engine),
+        depth=depth,
+        root=root,
         label=engine.row_keys.label,
         title=title,
         keep_request=terms.keep_request,
@@ -264,22 +263,20 @@ def _check_keep_request(work: Prepared) -> None:
         )
 
 
-def _depth(limit: int) -> int:
-    running = current.get()
-    depth = 0 if running is None else running.job.depth + 1
-    if depth > limit:
-        raise TooDeep(depth)
-    return depth
+def _chain(engine: Engine) -> tuple[int, str | None]:
+    """Return the depth of a new job, and the first job of the chain that it continues, or None.
 
-
-def _root(engine: Engine) -> str | None:
-    """Return the first job of the chain that this job continues. Concurrent starts may exceed the limit by a few jobs."""
+    Concurrent starts may exceed the limit of the chain by a few jobs. Raises `TooDeep` and `TooManyJobs`.
+    """
     running = current.get()
     if running is None:
-        return None
+        return 0, None
+    depth = running.job.depth + 1
+    if depth > engine.options.max_depth:
+        raise TooDeep(depth)
     root = running.job.root or running.job.id
     limit = engine.options.max_chain
     # The first job has no root itself.
     if Capability.LISTING not in lacks(engine.store) and engine.store.count(Query(root=root, limit=limit)) + 1 >= limit:
         raise TooManyJobs(limit)
-    return root
+    return depth, root

@@ -43,19 +43,20 @@ def _stored(engine: Engine, work: Prepared, draft: Draft, merge_key: str | None)
         if engine.observers:
             engine.when_committed(job.id, partial(engine.observers.accepted, job))
         credentials = _sent(engine, job, work)
-        engine.prepare_to_send()
-        written = engine.clock.monotonic()
-        engine.when_committed(job.id, partial(engine.monitor.accept, job, credentials, written), is_new=True)
+        monitor, written = engine.sender(), engine.clock.monotonic()
+        engine.when_committed(job.id, partial(monitor.accept, job, credentials, written), is_new=True)
     return job
 
 
 def _key(engine: Engine, work: Prepared, draft: Draft, merge: Merge, key: str | None) -> str | None:
     """Return the merge key of the job, or None if it never joins another one."""
     check_merge(merge)
+    if key is None and merge == "never":
+        return None
     cookies = engine.options.merge_cookies
     names = (engine.session_cookie(),) if cookies is None else cookies
     if key is None:
-        made = None if merge == "never" else merge_key(engine.access, draft, work.given, work.inherited, names)
+        made = merge_key(engine.access, draft, work.given, work.inherited, names)
         return None if made is None else f"{merge}:{made}"
     if not isinstance(key, str) or not key or len(key) > _LONGEST_KEY or not is_storable(key):
         raise InvalidRequest("key", f"must be text of 1 to {_LONGEST_KEY} characters, not {key!r}")

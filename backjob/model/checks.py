@@ -24,7 +24,9 @@ def check_text(longest: int | None = None, *, largest: int | None = None) -> _Va
     def check(_: object, attribute: Attribute[Any], value: object) -> None:
         if not isinstance(value, str):
             return
-        if not is_storable(value):
+        if not (value.isascii() and "\0" not in value) and not is_storable(
+            value
+        ):  # the usual case first, without a call
             raise InvalidRequest(
                 attribute.name, "contains NUL or a lone surrogate, which no store can keep; clean_text() replaces them"
             )
@@ -54,6 +56,8 @@ def check_seconds(_: object, attribute: Attribute[Any], value: float | Unset | N
 
 def check_moment(instance: object, attribute: Attribute[Any], value: datetime | float | Unset | None) -> None:
     """Check an aware datetime, or seconds from now."""
+    if value is None:
+        return
     if not isinstance(value, datetime):
         check_seconds(instance, attribute, value)
         return
@@ -99,4 +103,4 @@ COUNT: Final = check_number(0, (1 << 31) - 1)
 
 def clamped(progress: int | None) -> int | None:
     """Return the progress within 0–100."""
-    return None if progress is None else max(0, min(100, progress))
+    return progress if progress is None or 0 <= progress <= 100 else max(0, min(100, progress))

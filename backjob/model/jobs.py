@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence  # noqa: F401 - `JsonValue` names them, for who resolves the annotations
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
-from attrs import field, fields, frozen
+from attrs import Attribute, field, fields, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.model.checks import (
@@ -223,6 +223,17 @@ class Changes:
         return self.end and not self.keep_request
 
 
+_check_tail_text: Final = check_text(largest=LONGEST_TAIL)
+
+
+def _check_tail(report: Report, attribute: Attribute[Any], value: object) -> None:
+    if value is UNSET:
+        return
+    if not report.truncated:
+        raise InvalidRequest("tail", "only output that was cut has a tail: set truncated too")
+    _check_tail_text(report, attribute, value)
+
+
 @frozen(kw_only=True)
 class Report:
     """What a running action reports, in one write. Any report, even an empty one, is a sign of life.
@@ -237,11 +248,7 @@ class Report:
     output: str = field(default="", validator=check_text())
     truncated: bool = False
     cursor: JsonValue | Unset = field(default=UNSET, repr=False, validator=check_json)
-    tail: str | Unset = field(default=UNSET, repr=False, validator=check_text(largest=LONGEST_TAIL))
-
-    def __attrs_post_init__(self) -> None:
-        if self.tail is not UNSET and not self.truncated:
-            raise InvalidRequest("tail", "only output that was cut has a tail: set truncated too")
+    tail: str | Unset = field(default=UNSET, repr=False, validator=_check_tail)
 
 
 @frozen(kw_only=True)

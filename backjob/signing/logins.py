@@ -16,7 +16,7 @@ from typing import Final
 
 from backjob.errors import SignatureError
 from backjob.http.arguments import canonical_name
-from backjob.macs import mac
+from backjob.macs import mac, url_safe
 from backjob.model import Credentials, Headers, Request
 from backjob.protocols import Signer
 
@@ -34,10 +34,12 @@ class LoginCarrier:
 
     def pack(self, job_id: str, credentials: Credentials) -> Credentials:
         """Return the credentials to send: the fields with these names packed into one field, the others unchanged."""
+        if not self._names:
+            return credentials
         packed = [field for field in credentials.headers if canonical_name(field[0]) in self._names]
         if not packed:
             return credentials
-        payload = _text(json.dumps(packed, separators=(",", ":")).encode())
+        payload = url_safe(json.dumps(packed, separators=(",", ":")).encode())
         sent = tuple(field for field in credentials.headers if field not in packed)
         return Credentials((*sent, (FIELD, f"{payload}.{_mac(self._keys[0], job_id, payload)}")))
 
@@ -58,8 +60,4 @@ class LoginCarrier:
 
 
 def _mac(key: bytes, job_id: str, payload: str) -> str:
-    return _text(mac(key, f"{job_id}.{payload}".encode("utf-8", "surrogatepass")))
-
-
-def _text(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return url_safe(mac(key, f"{job_id}.{payload}".encode("utf-8", "surrogatepass")))

@@ -6,13 +6,12 @@ one's credentials.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
 from typing import Final
 
-from backjob.macs import mac
+from backjob.macs import mac, url_safe
 from backjob.model import Draft, Job, Status
 from backjob.protocols import Signer
 
@@ -26,7 +25,7 @@ class RowKeys:
     __slots__ = ("_keys", "label", "labels")
 
     def __init__(self, signer: Signer) -> None:
-        labels = [_text(key[:_LABEL_BYTES]) for key in signer.derive("label")]
+        labels = [url_safe(key[:_LABEL_BYTES]) for key in signer.derive("label")]
         self._keys = dict(zip(labels, signer.derive("row"), strict=True))
         self.label = labels[0]
         """The label of new jobs: that of the current key."""
@@ -66,7 +65,7 @@ class RowKeys:
         """Return the proof of a row; ``body`` replaces the body of its request."""
         if body is None:
             body = b"" if row.request is None else row.request.body
-        return _text(_mac(self._keys[label], label, row, mode, body))
+        return url_safe(_mac(self._keys[label], label, row, mode, body))
 
     def _is_proven(self, job: Job, mode: str, body: bytes | None = None) -> bool:
         if job.proof is None or job.label not in self._keys:
@@ -83,7 +82,8 @@ def _mode(row: Draft | Job) -> str:
 
 def _modes(job: Job) -> tuple[str, ...]:
     """Return the modes with which the row may have been written: claims of earlier versions erased sealed credentials."""
-    return (_mode(job), "sealed") if job.status is not Status.STARTED and _mode(job) == "none" else (_mode(job),)
+    mode = _mode(job)
+    return (mode, "sealed") if job.status is not Status.STARTED and mode == "none" else (mode,)
 
 
 def _mac(key: bytes, label: str, row: Draft | Job, mode: str, body: bytes) -> bytes:
@@ -99,7 +99,3 @@ def _mac(key: bytes, label: str, row: Draft | Job, mode: str, body: bytes) -> by
         None if caller is None else (caller.scheme, caller.host, caller.address, caller.forwarded, caller.mount),
     )
     return mac(key, _encode(parts).encode())
-
-
-def _text(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

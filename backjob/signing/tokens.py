@@ -5,13 +5,12 @@ Tokens and merge keys are HMAC-SHA-256 with keys derived from the signer's.
 
 from __future__ import annotations
 
-import base64
 import hmac
 import secrets
 from enum import Enum
 from typing import Final
 
-from backjob.macs import mac
+from backjob.macs import mac, url_safe
 from backjob.protocols import Signer
 
 _TOKEN_BYTES: Final = 16
@@ -76,13 +75,9 @@ class Access:
         encoded = [part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part for part in parts]
         # Each part has its length in front, and None differs from empty: the encoding is unambiguous.
         message = b"".join(b"-" if part is None else b"+%d:%b" % (len(part), part) for part in encoded)
-        return _text(mac(self._merge_key, message))
+        return url_safe(mac(self._merge_key, message))
 
 
 def _token(key: bytes, job_id: str, right: Right) -> str:
     message = f"{right.value}{job_id}".encode("utf-8", "surrogatepass")
-    return right.value + _text(mac(key, message)[:_TOKEN_BYTES])
-
-
-def _text(digest: bytes) -> str:
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return right.value + url_safe(mac(key, message)[:_TOKEN_BYTES])

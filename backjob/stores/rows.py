@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from operator import attrgetter
@@ -219,10 +218,11 @@ def row_job(row: Row, read_time: datetime) -> Job:
             columns[name] = decode(value)
     caller = None
     if columns["request"] is not None:
-        request = None
-        # backjob did not write such a row. No proof fits it, so it is not sent; it must not keep others from being read.
-        with suppress(ValueError, TypeError):
+        try:
             request, caller = load_request(columns["request"])
+        except (ValueError, TypeError):
+            # backjob did not write such a row. No proof fits it, so it is not sent; it must not keep others from being read.
+            request = None
         if request is not None and not columns["method"]:  # a job of a version without these columns
             columns |= {"method": request.method, "path": request.path}
         columns["request"] = evolve(request, body=row[-1]) if request is not None and row[-1] else request

@@ -128,9 +128,8 @@ class Reports:
         """Append to the output, or do nothing if the job has ended: ``print`` must not raise."""
         if not text or self.ended:
             return
-        self._unwritten.append(text)
-        full = self._unwritten.is_full and not self._store_is_unavailable
-        if full or (not self._is_dirty and self._is_due()):
+        is_full = self._unwritten.append(text) and not self._store_is_unavailable
+        if is_full or (not self._is_dirty and self._is_due()):
             self.flush()
 
     def write_bytes(self, data: bytes, stream: int = 0) -> None:

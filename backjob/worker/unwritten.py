@@ -59,12 +59,8 @@ class Unwritten:
         self._truncated = self._truncation_written = job.output_truncated
         self._tail: list[str] = []
         self._tail_size = 0
-        self._tail_written = True
-
-    @property
-    def is_full(self) -> bool:
-        """Whether there is enough output to write it at once."""
-        return self._pending_size >= _FULL
+        self.has_tail_to_write = False
+        """Whether the tail has grown since it was last taken."""
 
     def raise_progress(self, amount: float) -> None:
         """Raise the progress by an amount. Amounts below 1 add up."""
@@ -102,13 +98,16 @@ class Unwritten:
             cursor, self._cursor = self._cursor, UNSET
             return cursor
 
-    def append(self, text: str) -> None:
-        """Append to the output: up to the limit to its beginning, and then to its tail."""
+    def append(self, text: str) -> bool:
+        """Append to the output: up to the limit to its beginning, and then to its tail.
+
+        Returns whether there is so much of it that it should be written at once.
+        """
         text = clean_text(text)
         with self._lock:
             if self._truncated:
                 self._append_to_tail(text)
-                return
+                return self._pending_size >= _FULL
             data = text.encode()
             room = self._max_output - self._total_size
             if len(data) > room:
@@ -121,20 +120,16 @@ class Unwritten:
                 self._output.append(text)
             self._total_size += len(data)
             self._pending_size += len(data)
+            return self._pending_size >= _FULL
 
     def _append_to_tail(self, text: str) -> None:
         text = text[-LONGEST_TAIL:]
         self._tail.append(text)
         self._tail_size += len(text)
-        self._tail_written = False
+        self.has_tail_to_write = True
         if self._tail_size > 2 * LONGEST_TAIL:  # not at each line: the longest tail is copied here
             self._tail = [_last_bytes("".join(self._tail))]
             self._tail_size = len(self._tail[0])
-
-    @property
-    def has_tail_to_write(self) -> bool:
-        """Whether the tail has grown since it was last taken."""
-        return not self._tail_written
 
     def take(self, *, with_tail: bool = True) -> Report | None:
         """Return everything that is unwritten, and count it as written; None if there is nothing.
@@ -143,7 +138,7 @@ class Unwritten:
         """
         with self._lock:
             progress = self.progress
-            with_tail = with_tail and not self._tail_written
+            with_tail = with_tail and self.has_tail_to_write
             truncated = with_tail or (self._truncated and not self._truncation_written)
             has_news = self._text is not None or self._output or truncated or not isinstance(self._cursor, Unset)
             if progress == self._written_progress and not has_news:
@@ -156,7 +151,7 @@ class Unwritten:
                 cursor=self._cursor,
                 tail=_last_bytes("".join(self._tail)) if with_tail else UNSET,
             )
-            self._tail_written = self._tail_written or with_tail
+            self.has_tail_to_write = self.has_tail_to_write and not with_tail
             self._written_progress = progress
             self._cursor = UNSET
             self._truncation_written = self._truncated
@@ -177,7 +172,7 @@ class Unwritten:
             if report.truncated:
                 self._truncation_written = False
             if not isinstance(report.tail, Unset):
-                self._tail_written = False
+                self.has_tail_to_write = True
 
     def drop_output(self, size: int) -> None:
         """Drop the first ``size`` bytes of output: the store has them."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from backjob.errors import BackJobError, InvalidRequest, StoreUnavailable, StoreUnusable
 from backjob.process import PerProcess
@@ -38,19 +38,6 @@ class _Process:
         self.in_use = 0
         self.is_paused = False
 
-    def enter(self) -> None:
-        """Count a connection as used; waits while a fork is in progress."""
-        with self.lock:
-            while self.is_paused:
-                self.usage.wait()
-            self.in_use += 1
-
-    def leave(self) -> None:
-        with self.lock:
-            self.in_use -= 1
-            if self.is_paused:
-                self.usage.notify_all()
-
 
 _inherited: Final[list[_Process]] = []
 """The pools of parent processes, which stay unused and open."""
@@ -68,67 +55,21 @@ class Connections:
         self._address = f"{path.as_uri()}?mode=rw"
         self._timeout = timeout
         self._prepare = prepare
-        self._most_idle = _MOST_IDLE
+        self.most_idle = _MOST_IDLE
         # SQLite forbids using or closing a connection in a forked child ("How To Corrupt An SQLite Database File", section
         # 2.6). A reference keeps the garbage collector from closing it.
-        self._state = PerProcess(_Process, abandon=_inherited.append)
+        self.state = PerProcess(_Process, abandon=_inherited.append)
         _living.add(self)
 
     def read(self, sql: str, parameters: Any = ()) -> list[Any]:
         """The rows of a query."""
-        with Use(self) as connection:
+        with Reading(self) as connection:
             return connection.execute(sql, parameters).fetchall()
 
     def write(self, sql: str, parameters: Any = ()) -> list[Any]:
         """Execute one statement, which commits by itself; return its rows."""
-        with Use(self, writes=True) as connection:
+        with Writing(self) as connection:
             return connection.execute(sql, parameters).fetchall()
-
-    def transaction(self) -> Transaction:
-        """A transaction: committed at the end, rolled back by any exception."""
-        return Transaction(self, writes=True)
-
-    def take(self, *, to_write: bool) -> tuple[_Process, sqlite3.Connection]:
-        """Take a connection for this thread only, and the turn of writers. Raises backjob's errors.
-
-        The turn comes first: then writers follow each other on the same connection, which need not read again what
-        another one has written.
-        """
-        process = self._state.get()
-        process.enter()
-        has_turn = False
-        try:
-            if to_write:
-                self._begin_turn(process)
-                has_turn = True
-            try:
-                connection = process.idle.pop()
-            except IndexError:
-                connection = self._open()
-        except BaseException as error:
-            if has_turn:
-                process.turn.release()
-            process.leave()
-            if isinstance(error, sqlite3.Error):
-                raise self._translated(error) from error
-            raise
-        return process, connection
-
-    def give_back(
-        self, process: _Process, connection: sqlite3.Connection, error: BaseException | None, *, wrote: bool
-    ) -> None:
-        """Give back what `take` returned. Any error closes the connection, and becomes backjob's if it is SQLite's."""
-        try:
-            if error is not None or len(process.idle) >= self._most_idle:
-                connection.close()
-            else:
-                process.idle.append(connection)
-        finally:
-            if wrote:
-                process.turn.release()
-            process.leave()
-        if isinstance(error, sqlite3.Error):
-            raise self._translated(error) from error
 
     def create_file(self) -> None:
         """Create the file if it does not exist, readable by this user alone. Raises `StoreUnusable` if that fails.
@@ -146,7 +87,7 @@ class Connections:
 
     def close_idle(self) -> None:
         """Close the connections that are not in use."""
-        process = self._state.get()
+        process = self.state.get()
         while process.idle:
             with suppress(IndexError):  # another thread took it
                 process.idle.pop().close()
@@ -156,7 +97,7 @@ class Connections:
 
         Waits at most ``timeout`` seconds: a thread that forks inside its own transaction would wait for itself.
         """
-        process = self._state.get()
+        process = self.state.get()
         with process.usage:
             process.is_paused = True
             process.usage.wait_for(lambda: process.in_use == 0, self._timeout)
@@ -171,10 +112,16 @@ class Connections:
 
     def close(self) -> None:
         """Close idle connections and keep none from now on. A later call opens its own and closes it after use."""
-        self._most_idle = 0
+        self.most_idle = 0
         self.close_idle()
 
-    def _open(self) -> sqlite3.Connection:
+    def begin_turn(self, process: _Process) -> None:
+        """Take the turn of writers. Raises `StoreUnavailable` if that takes too long."""
+        if not process.turn.acquire(True, self._timeout):  # by name it takes twice as long
+            raise StoreUnavailable(f"{self.path}: other threads were writing for more than {self._timeout:g} s")
+
+    def open(self) -> sqlite3.Connection:
+        """Open another connection."""
         connection = sqlite3.connect(
             self._address, uri=True, timeout=self._timeout, isolation_level=None, check_same_thread=False
         )
@@ -185,11 +132,8 @@ class Connections:
             raise
         return connection
 
-    def _begin_turn(self, process: _Process) -> None:
-        if not process.turn.acquire(timeout=self._timeout):
-            raise StoreUnavailable(f"{self.path}: other threads were writing for more than {self._timeout:g} s")
-
-    def _translated(self, error: sqlite3.Error) -> BackJobError:
+    def translated(self, error: sqlite3.Error) -> BackJobError:
+        """Return backjob's error for one of SQLite's."""
         code = getattr(error, "sqlite_errorcode", None)
         if code == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
             return InvalidRequest("id", "a job with this id exists already")
@@ -209,50 +153,93 @@ class Connections:
         return StoreUnusable(f"{self.path}: {error}")
 
 
-class Use:
-    """The context of one use of a connection. A class, since each call of the store passes here: a generator takes longer."""
+class Reading:
+    """The context of one use of a connection, by this thread only. Raises backjob's errors in place of SQLite's.
 
-    __slots__ = ("_connections", "_taken", "_writes")
+    Any error closes the connection. Each call of the store passes here: a generator would take longer.
+    """
 
-    def __init__(self, connections: Connections, *, writes: bool = False) -> None:
+    __slots__ = ("_connection", "_connections", "_has_turn", "_process")
+
+    writes: ClassVar[bool] = False
+    begins: ClassVar[bool] = False
+
+    def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self._writes = writes
+        self._connection: sqlite3.Connection | None = None
+        self._has_turn = False
 
     def __enter__(self) -> sqlite3.Connection:
-        self._taken = self._connections.take(to_write=self._writes)
-        return self._taken[1]
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self._connections.give_back(*self._taken, error, wrote=self._writes)
-
-
-class Transaction(Use):
-    """The context of a transaction: committed at its end, rolled back by any exception."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> sqlite3.Connection:
-        process, connection = self._taken = self._connections.take(to_write=True)
+        connections = self._connections
+        process = self._process = connections.state.get()
+        with process.lock:
+            while process.is_paused:
+                process.usage.wait()
+            process.in_use += 1
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            if self.writes:
+                connections.begin_turn(process)
+                self._has_turn = True
+            try:
+                connection = process.idle.pop()
+            except IndexError:
+                connection = connections.open()
+            self._connection = connection
+            if self.begins:
+                connection.execute("BEGIN IMMEDIATE")
         except BaseException as error:
-            self._connections.give_back(process, connection, error, wrote=True)
+            self._give_back(error)
             raise
         return connection
 
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        process, connection = self._taken
-        if error is None:
+        if error is None and self.begins and self._connection is not None:
             try:
-                connection.execute("COMMIT")
+                self._connection.execute("COMMIT")
             except BaseException as failure:
-                self._connections.give_back(process, connection, failure, wrote=True)
+                self._give_back(failure)
                 raise
-        self._connections.give_back(process, connection, error, wrote=True)
+        self._give_back(error)
+
+    def _give_back(self, error: BaseException | None) -> None:
+        """Give back what `__enter__` has taken. Raises backjob's error if this one is SQLite's."""
+        process, connection = self._process, self._connection
+        try:
+            if error is None and connection is not None and len(process.idle) < self._connections.most_idle:
+                process.idle.append(connection)
+            elif connection is not None:
+                connection.close()
+        finally:
+            if self._has_turn:
+                process.turn.release()
+            with process.lock:
+                process.in_use -= 1
+                if process.is_paused:
+                    process.usage.notify_all()
+        if isinstance(error, sqlite3.Error):
+            raise self._connections.translated(error) from error
+
+
+class Writing(Reading):
+    """The context of one statement that writes and commits by itself, in the turn of writers.
+
+    The turn comes before the connection: then writers follow each other on the same one, which need not read again what
+    another one has written.
+    """
+
+    __slots__ = ()
+
+    writes = True
+
+
+class Transaction(Writing):
+    """The context of a transaction: committed at its end, rolled back by any exception."""
+
+    __slots__ = ()
+
+    begins = True
 
 
 def _create_private(path: str) -> None:

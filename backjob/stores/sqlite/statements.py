@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from itertools import compress
 from typing import Final
 
 from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.lifecycle import TIMED_OUT
-from backjob.model import UNSET, Expect, Query, Report, Unset
+from backjob.model import Expect, Query
 from backjob.stores.columns import ADDED, COLUMNS, JOB_COLUMNS, LAYOUTS, Column, Kind
-from backjob.stores.values import dump_result
 
 
 def _type(column: Column) -> str:
@@ -84,9 +82,10 @@ _LATE: Final = (
 
 _MOST_SEARCHES: Final = 100
 
-_REPORTED: Final = (
-    *(", progress = ?", ", status_text = ?", ", output_size = output_size + ?", ", output_truncated = 1"),
-    ", cursor = ?, attempt = 1",
+_REPORT: Final = (
+    "UPDATE {jobs} SET version = version + 1, updated_time = ?, progress = coalesce(?, progress), "
+    "status_text = coalesce(?, status_text), output_size = output_size + ?, output_truncated = output_truncated OR ?"
+    "[cursor] WHERE id = ? AND token = ? AND status = 1"
 )
 
 _STORED: Final = (*COLUMNS, "has_body")
@@ -109,8 +108,6 @@ class Statements:
     creation: tuple[str, ...]
     changes: dict[tuple[object, ...], str] = field(factory=dict, init=False, repr=False, eq=False)
     """The statements that `change` has made."""
-    reports: dict[tuple[bool, ...], str] = field(factory=dict, init=False, repr=False, eq=False)
-    """The statements that `progress` has made."""
     searches: dict[tuple[object, ...], tuple[str, dict[str, str]]] = field(
         factory=dict, init=False, repr=False, eq=False
     )
@@ -126,12 +123,14 @@ class Statements:
     get: str = "SELECT {read} FROM {jobs} WHERE id = ?"
     get_with_body: str = "SELECT {whole} FROM {jobs} WHERE id = ?"
     update: str = "UPDATE {jobs} SET [changes] WHERE id = ?[condition] RETURNING {read}"
-    report: str = (
-        "UPDATE {jobs} SET version = version + 1, updated_time = ?[changes] WHERE id = ? AND token = ? AND status = 1"
+    report: str = _REPORT.replace("[cursor]", "")
+    report_with_cursor: str = _REPORT.replace("[cursor]", ", cursor = ?, attempt = 1")
+    # These find the job's seq themselves: RETURNING costs more, since SQLite opens a statement journal for it. So it does for
+    # INSERT … SELECT, unless OR FAIL says that an error need not undo the statement: the transaction undoes it.
+    add_chunk: str = (
+        "INSERT OR FAIL INTO {output} (job, start, piece) SELECT seq, output_size - ?, ? FROM {jobs} WHERE id = ?"
     )
-    # These find the job's seq themselves: RETURNING costs more, since SQLite opens a statement journal for it.
-    add_chunk: str = "INSERT INTO {output} (job, start, piece) SELECT seq, output_size - ?, ? FROM {jobs} WHERE id = ?"
-    add_tail: str = "INSERT INTO {output} (job, start, piece) SELECT seq, ?, ? FROM {jobs} WHERE id = ?"
+    add_tail: str = "INSERT OR FAIL INTO {output} (job, start, piece) SELECT seq, ?, ? FROM {jobs} WHERE id = ?"
     drop_tail: str = "DELETE FROM {output} WHERE job = (SELECT seq FROM {jobs} WHERE id = ?) AND start < 0"
     tail: str = "SELECT piece FROM {output} WHERE job = ? AND start < 0 ORDER BY start"
     locate: str = "SELECT seq, output_truncated, output_size FROM {jobs} WHERE id = ?"
@@ -266,24 +265,6 @@ class Statements:
             statement = self.update.replace("[changes]", sets).replace("[condition]", condition)
             self.changes[key] = statement
         return statement
-
-    def progress(self, report: Report, size: int) -> tuple[str, list[object]]:
-        """The statement that writes a report with ``size`` bytes of output, and its values."""
-        values: list[object] = [value for value in (report.progress, report.text, size or None) if value is not None]
-        if not isinstance(report.cursor, Unset):
-            values.append(dump_result(report.cursor))
-        key = (
-            report.progress is not None,
-            report.text is not None,
-            size > 0,
-            report.truncated,
-            report.cursor is not UNSET,
-        )
-        statement = self.reports.get(key)
-        if statement is None:
-            sets = compress(_REPORTED, key)
-            statement = self.reports[key] = self.report.replace("[changes]", "".join(sets))
-        return statement, values
 
     def search(self, query: Query, *, by_label: bool = False, statement: str | None = None) -> str:
         """The search for a query, with named values; ``by_label`` limits it to the value ``label``.

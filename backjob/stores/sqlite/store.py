@@ -19,14 +19,15 @@ from backjob.errors import InvalidRequest, SlotTaken, StoreUnusable
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.rows import Row, assignments, conditions, job_row, microseconds, row_job, span
-from backjob.stores.sqlite.connections import Connections, Use
+from backjob.stores.sqlite.connections import Connections, Transaction, Writing
 from backjob.stores.sqlite.statements import Statements
 from backjob.stores.steps import each_status, kept_for, new_job
 from backjob.stores.urls import StoreURL, yes_or_no
 from backjob.stores.values import (
+    LONGEST_CHUNK,
     LOOKAHEAD,
     PURGED_AT_ONCE,
-    cut,
+    dump_result,
     joined_chunk,
     joined_tail,
     output_bytes,
@@ -109,7 +110,7 @@ class SQLiteStore:
         if merge_key is None and not body:
             self._connections.write(self._sql.insert, row)
             return job
-        with self._connections.transaction() as connection:
+        with Transaction(self._connections) as connection:
             if merge_key is None:
                 seq = connection.execute(self._sql.insert, row).lastrowid
             else:
@@ -149,7 +150,7 @@ class SQLiteStore:
         if erases and not rows:  # perhaps it has a body, which must go in the same transaction
             assigned["has_body"] = False
             statement = self._sql.change(assigned, expected, expect, without_body=False)
-            with self._connections.transaction() as connection:
+            with Transaction(self._connections) as connection:
                 values = (*assigned.values(), job_id, *expected.values(), *over)
                 rows = connection.execute(statement, values).fetchall()
                 connection.executemany(self._sql.drop_body, [row[-1:] for row in rows])
@@ -158,26 +159,30 @@ class SQLiteStore:
     def report(self, job_id: str, token: str, report: Report) -> bool:
         now = microseconds(self._clock.now())
         is_one_statement = not report.output and report.tail is UNSET
-        with Use(self._connections, writes=True) if is_one_statement else self._connections.transaction() as connection:
+        with (Writing if is_one_statement else Transaction)(self._connections) as connection:
             return self._write_report(connection, now, job_id, token, report)
 
     def report_all(self, reports: Sequence[tuple[str, str, Report]]) -> list[bool]:
         """Write the reports of several jobs in one transaction: see `backjob.protocols.ReportsTogether`."""
         if not reports:
             return []
-        with self._connections.transaction() as connection:
+        with Transaction(self._connections) as connection:
             now = microseconds(self._clock.now())
             return [self._write_report(connection, now, *each) for each in reports]
 
     def _write_report(self, connection: sqlite3.Connection, now: int, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
-        statement, values = self._sql.progress(report, len(added))
-        if not connection.execute(statement, (now, *values, job_id, token)).rowcount:
+        size = len(added)
+        values = (now, report.progress, report.text, size, report.truncated)
+        if report.cursor is UNSET:
+            found = connection.execute(self._sql.report, (*values, job_id, token))
+        else:
+            cursor = dump_result(report.cursor)
+            found = connection.execute(self._sql.report_with_cursor, (*values, cursor, job_id, token))
+        if not found.rowcount:
             return False
-        if added:
-            size = len(added)
-            for position, chunk in cut(added):
-                connection.execute(self._sql.add_chunk, (size - position, chunk, job_id))
+        for start in range(0, size, LONGEST_CHUNK):
+            connection.execute(self._sql.add_chunk, (size - start, added[start : start + LONGEST_CHUNK], job_id))
         if report.tail is not UNSET:
             connection.execute(self._sql.drop_tail, (job_id,))
             connection.executemany(self._sql.add_tail, [(*row, job_id) for row in tail_rows(report.tail)])
@@ -216,7 +221,7 @@ class SQLiteStore:
     def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
         if not tokens:
             return frozenset()
-        with self._connections.transaction() as connection:
+        with Transaction(self._connections) as connection:
             now = microseconds(self._clock.now())  # after waiting for other writers
             until = now + span(lease)
             beats = [(until, now if job_id in alive else None, job_id, token) for job_id, token in tokens.items()]
@@ -251,7 +256,7 @@ class SQLiteStore:
         return found
 
     def delete(self, job_id: str) -> bool:
-        with self._connections.transaction() as connection:
+        with Transaction(self._connections) as connection:
             rows = connection.execute(self._sql.delete, (job_id,)).fetchall()
             connection.executemany(self._sql.drop_chunks, rows)
             connection.executemany(self._sql.drop_body, rows)
@@ -284,7 +289,7 @@ class SQLiteStore:
         values = (status, ended_before, *(() if label is None else (label,)), PURGED_AT_ONCE)
         while True:
             began = time.monotonic()
-            with self._connections.transaction() as connection:
+            with Transaction(self._connections) as connection:
                 aged = connection.execute(statement, values).fetchall()
                 chosen = aged[: purge_batch(size for _, size, _ in aged)]
                 batch = [(seq,) for seq, _, _ in chosen]

@@ -23,6 +23,7 @@ from backjob.model import Response
 from backjob.protocols import Clock, Delivery
 from backjob.transports.settling import reason_of, settle
 from backjob.transports.sockets.connection import Line, Steps, Terms, Unreachable, converse, describe
+from backjob.transports.sockets.descriptors import Descriptors
 from backjob.transports.sockets.resolver import Peer, Resolver
 
 _LOGGER: Final = logging.getLogger("backjob.transports.sockets")
@@ -64,6 +65,7 @@ class SocketLoop:
         self._connect_timeout = connect_timeout
         self._clock = clock
         self._resolver = Resolver(clock)
+        self.descriptors = Descriptors(clock)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closing = False

@@ -13,7 +13,6 @@ from backjob.model import Response
 from backjob.process import PerProcess
 from backjob.protocols import Clock, Delivery
 from backjob.transports.sockets.connection import Terms
-from backjob.transports.sockets.descriptors import Descriptors
 from backjob.transports.sockets.loop import Flight, SocketLoop
 
 
@@ -61,7 +60,6 @@ class SocketTransport:
         self._max_in_flight = max_in_flight
         self._clock = SystemClock() if clock is None else clock
         self._closed = False
-        self._descriptors = PerProcess(lambda: Descriptors(self._clock))
         self._loops = PerProcess(lambda: SocketLoop(connect_timeout, self._clock), SocketLoop.abandon)
 
     @classmethod
@@ -77,7 +75,7 @@ class SocketTransport:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         made = cls(base_url, tls=context)
         if sibling is not None:
-            made._loops, made._descriptors = sibling._loops, sibling._descriptors  # noqa: SLF001 - of this class
+            made._loops = sibling._loops  # noqa: SLF001 - of this class
         return made
 
     def __repr__(self) -> str:
@@ -95,7 +93,8 @@ class SocketTransport:
         In a process that serves with waitress, a quarter of the 1024 descriptors that it can watch. 0 while other parts
         of the process have taken the descriptors.
         """
-        return self._descriptors.get().capacity(self._max_in_flight, self._loops.get().connections)
+        loop = self._loops.get()
+        return loop.descriptors.capacity(self._max_in_flight, loop.connections)
 
     def ensure_running(self) -> None:
         """Start the socket thread unless it runs; `send` does so too, but no thread can be started while a process ends."""

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from backjob.lifecycle import claimed, completed, ended
 from backjob.model import Draft, Expect, Query, Report, Request, Status
 from backjob.protocols import Store
 from backjob.stores.sqlite import SQLiteStore
-from backjob.stores.sqlite.connections import Connections, Use
+from backjob.stores.sqlite.connections import Connections, Reading, Transaction, Writing
 from backjob.testing import FakeClock
 
 PATIENCE = 60
@@ -298,7 +298,7 @@ def test_a_call_that_has_left_some_jobs_misleads_no_other_one(store: SQLiteStore
 
 def test_a_thread_that_waits_too_long_for_its_turn_gets_an_error(path: Path) -> None:
     store = SQLiteStore(path, busy_timeout=0.05)
-    with store._connections.transaction(), pytest.raises(StoreUnavailable, match="other threads"):
+    with Transaction(store._connections), pytest.raises(StoreUnavailable, match="other threads"):
         store.create(draft("job"))
     store.create(draft("job"))
     store.close()
@@ -322,7 +322,7 @@ def test_a_beat_needs_no_connection_that_others_use(path: Path, store: SQLiteSto
     store.change("job", *claimed("token", 1, 18))
     with ExitStack() as stack:
         for _ in range(30):
-            connection = stack.enter_context(Use(store._connections))
+            connection = stack.enter_context(Reading(store._connections))
             connection.execute("BEGIN")
             connection.execute("SELECT * FROM backjob").fetchone()
         assert store.beat({"job": "token", "other": "token"}, 60, frozenset()) == {"other"}
@@ -334,15 +334,15 @@ def test_a_lease_is_renewed_from_the_moment_of_the_write(path: Path, monkeypatch
     store.create(draft("job"))
     store.change("job", *claimed("token", 1, 18))
     waiting = threading.Event()
-    begin_turn = Connections._begin_turn
+    begin_turn = Connections.begin_turn
 
     def tell_and_begin(connections: Connections, process: Any) -> None:
         waiting.set()
         begin_turn(connections, process)
 
     with ThreadPoolExecutor(1) as pool:
-        with store._connections.transaction():
-            monkeypatch.setattr(Connections, "_begin_turn", tell_and_begin)
+        with Transaction(store._connections):
+            monkeypatch.setattr(Connections, "begin_turn", tell_and_begin)
             stale = pool.submit(store.beat, {"job": "token"}, 18, frozenset[str]())
             assert waiting.wait(PATIENCE)
             clock.advance(15)
@@ -357,14 +357,14 @@ def test_a_beat_of_many_jobs_is_one_transaction(store: SQLiteStore, monkeypatch:
     for number in range(50):
         store.create(draft(f"{number}"))
         store.change(f"{number}", *claimed("token", 1, 18))
-    transactions: list[Connections] = []
-    transaction = Connections.transaction
+    transactions: list[Transaction] = []
+    enter = Transaction.__enter__
 
-    def counted(connections: Connections) -> AbstractContextManager[sqlite3.Connection]:
-        transactions.append(connections)
-        return transaction(connections)
+    def counted(transaction: Transaction) -> sqlite3.Connection:
+        transactions.append(transaction)
+        return enter(transaction)
 
-    monkeypatch.setattr(Connections, "transaction", counted)
+    monkeypatch.setattr(Transaction, "__enter__", counted)
     monkeypatch.delattr(Connections, "write")
     assert store.beat(dict.fromkeys([f"{number}" for number in range(51)], "token"), 60, frozenset()) == {"50"}
     assert len(transactions) == 1
@@ -413,12 +413,12 @@ def test_at_most_eight_connections_stay_open(path: Path, store: SQLiteStore) -> 
     barrier = threading.Barrier(20, timeout=PATIENCE)
 
     def use_one() -> None:
-        with Use(store._connections):
+        with Reading(store._connections):
             barrier.wait()
 
     in_threads(20, use_one)
     # SQLite keeps a descriptor open until no connection of the process has a lock on the file.
-    assert len(store._connections._state.get().idle) == 8
+    assert len(store._connections.state.get().idle) == 8
     store.close()
     assert open_files(path) == 0
 
@@ -428,15 +428,15 @@ def test_writers_that_wait_for_each_other_hold_no_connections(
 ) -> None:
     store.create(draft("job"))
     waiting = threading.Semaphore(0)
-    begin_turn = Connections._begin_turn
+    begin_turn = Connections.begin_turn
 
     def tell_and_begin(connections: Connections, process: Any) -> None:
         waiting.release()
         begin_turn(connections, process)
 
     threads = [threading.Thread(target=store.create, args=(draft(f"{number}"),)) for number in range(4)]
-    with Use(store._connections, writes=True):
-        monkeypatch.setattr(Connections, "_begin_turn", tell_and_begin)
+    with Writing(store._connections):
+        monkeypatch.setattr(Connections, "begin_turn", tell_and_begin)
         for thread in threads:
             thread.start()
         for _ in threads:
@@ -444,7 +444,7 @@ def test_writers_that_wait_for_each_other_hold_no_connections(
         assert open_files(path) == 1
     for thread in threads:
         thread.join(PATIENCE)
-    assert len(store._connections._state.get().idle) == 1  # it has seen all writes, and need not read them again
+    assert len(store._connections.state.get().idle) == 1  # it has seen all writes, and need not read them again
     assert len(store.find(Query())) == 5
 
 
@@ -500,7 +500,7 @@ def test_a_fork_waits_for_a_write_in_progress(path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Connections, "pause", tell_and_pause)
 
     def write() -> None:
-        with store._connections.transaction() as connection:
+        with Transaction(store._connections) as connection:
             writing.set()
             assert forking.wait(PATIENCE)
             connection.execute("UPDATE backjob SET progress = 1")
@@ -521,16 +521,16 @@ def test_a_forked_child_neither_uses_nor_closes_inherited_connections(
     connections = store._connections
     # As uwsgi does, which forks without calling Python's hooks.
     monkeypatch.setattr(type(connections), "pause", lambda self: lambda: None)
-    inherited = connections._state.get().idle[0]
+    inherited = connections.state.get().idle[0]
 
     def child() -> bool:
         store.create(draft("child"))
         connections.close()
         inherited.execute("SELECT 1")  # raises if it is closed
-        return inherited not in connections._state.get().idle
+        return inherited not in connections.state.get().idle
 
     assert in_child(child) == 0
-    assert connections._state.get().idle == [inherited]
+    assert connections.state.get().idle == [inherited]
     assert store.get("child") is not None
 
 
@@ -674,7 +674,7 @@ def test_every_other_query_uses_its_index(store: SQLiteStore) -> None:
         (store._sql.ageing, (2, 1, 1)),
         (store._sql.holder, ("key",)),
         (store._sql.get, ("id",)),
-        (store._sql.progress(Report(), 0)[0], (1, "id", "token")),
+        (store._sql.report, (1, None, None, 0, False, "id", "token")),
         (store._sql.drop_body, (1,)),
         (store._sql.beat, (1, None, "id", "token")),
         (store._sql.runs, ("id", "token")),

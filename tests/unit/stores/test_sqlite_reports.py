@@ -12,7 +12,7 @@ from backjob.errors import StoreUnavailable, StoreUnusable
 from backjob.lifecycle import claimed
 from backjob.model import LONGEST_TAIL, Draft, Report, Request
 from backjob.stores.sqlite import SQLiteStore
-from backjob.stores.sqlite.connections import Use
+from backjob.stores.sqlite.connections import Reading, Transaction
 from backjob.testing import FakeClock
 
 _IDS = ("a", "b", "c")
@@ -89,13 +89,13 @@ def test_a_report_that_is_refused_leaves_nothing_written(store: SQLiteStore) -> 
 
 
 def test_no_reports_take_no_transaction(store: SQLiteStore) -> None:
-    with store._connections.transaction():
+    with Transaction(store._connections):
         assert store.report_all([]) == []
 
 
 def test_a_locked_database_is_unavailable_and_nothing_is_written(store: SQLiteStore) -> None:
     other = SQLiteStore(store._connections.path)
-    with closing(other), other._connections.transaction(), pytest.raises(StoreUnavailable):
+    with closing(other), Transaction(other._connections), pytest.raises(StoreUnavailable):
         store.report_all(each(Report(output="x")))
     assert store.output("a").text == ""
 
@@ -107,11 +107,11 @@ def test_a_transaction_that_can_not_begin_or_commit_is_an_error_of_the_store_and
     if ends == "COMMIT":
         with (
             pytest.raises(StoreUnusable, match="no transaction is active"),
-            store._connections.transaction() as connection,
+            Transaction(store._connections) as connection,
         ):
             connection.execute("ROLLBACK")
     else:
-        with Use(store._connections) as connection:
+        with Reading(store._connections) as connection:
             connection.execute("BEGIN")
         with pytest.raises(StoreUnusable, match="within a transaction"):
             store.report_all(each(Report(output="lost")))

@@ -15,6 +15,7 @@ from backjob.jobs.engine import Engine
 from backjob.jobs.slices import Slices, leaving, refuse_transaction, save, time_left_of
 from backjob.model import JsonValue
 from backjob.worker.running import Running
+from backjob.worker.unwritten import percent
 
 _T = TypeVar("_T")
 
@@ -45,6 +46,7 @@ class Tracking(Slices):
         is asked for. Raises `InvalidRequest`, also if a database transaction is open.
         """
         text = None if text is None else text_of("text", text)
+        _check_total(total)
         if resume is False:
             items = self._tracked(iterable, text, total)
         else:
@@ -108,6 +110,7 @@ class Tracking(Slices):
     ) -> AsyncIterator[_T]:
         """`track` for an async handler, over an async iterable or an ordinary one."""
         text = None if text is None else text_of("text", text)
+        _check_total(total)
         items = self._aitems(iterable, text, total, resume)
         return items if before_each is None else _awatched(items, before_each)
 
@@ -178,6 +181,13 @@ class Tracking(Slices):
         running = self._running()
         if done and running is not None and pace.note(running, done):
             await self._engine.offload(running.write_now)
+
+
+def _check_total(total: Any) -> None:
+    try:
+        _ = percent(0, total)
+    except InvalidRequest:
+        raise InvalidRequest("total", f"must be a number, not {total!r}") from None
 
 
 class _Pace:
@@ -262,8 +272,11 @@ def _items(loop: Loop, iterable: Iterable[_T]) -> Iterator[tuple[_T, JsonValue]]
         _set_length(loop, len(iterable))
     done = loop.place.at
     if isinstance(iterable, Sequence):
-        for index in range(done, len(iterable)):
+        length = len(iterable)
+        for index in range(done, length):
             yield iterable[index], None
+            if len(iterable) != length:  # the action has added or removed items
+                _set_length(loop, len(iterable))
         return
     count = 0
     for count, item in enumerate(iterable, 1):

@@ -63,11 +63,13 @@ def requeued(job: Job, requeue: Requeue, at: datetime) -> Changes:
     does with a carrier, unless the run's process died, and perhaps its carrier with it.
     """
     is_kept = job.held or (is_carried(job) and late(job) is not Late.DEAD)
-    has_cursor = job.cursor is not None if isinstance(requeue.cursor, Unset) else requeue.cursor is not None
+    has_moved = not isinstance(requeue.cursor, Unset)
+    has_cursor = (requeue.cursor if has_moved else job.cursor) is not None
+    attempt = job.attempt + 1 if requeue.is_retry else 1 if has_moved else job.attempt
     return Changes(
         status=Status.STARTED if requeue.is_retry else UNSET,
         run=job.run + 1,
-        attempt=job.attempt + 1 if requeue.is_retry else 1,
+        attempt=attempt,
         delivery=1,
         token=None,
         progress=0 if requeue.is_retry and not has_cursor else UNSET,

@@ -196,6 +196,23 @@ def test_a_checkpoint_that_does_not_move_resets_no_attempt() -> None:
     assert job.run <= 4  # the first run moved it
 
 
+@pytest.mark.parametrize("leave", ["continue_later", "acontinue_later"])
+def test_a_slice_that_moves_no_checkpoint_resets_no_attempt(leave: str) -> None:
+    attempts: list[int | None] = []
+
+    async def action(jobs: BackJob) -> None:
+        attempts.append(jobs.attempt)
+        if jobs.cursor is None:
+            await jobs.acontinue_later(1)
+        if len(attempts) % 2:
+            (await jobs.acontinue_later(1)) if leave == "acontinue_later" else jobs.continue_later()
+        raise ValueError("broken")
+
+    job = slicing(action, retries=2).run_to_the_end(12)
+    assert job.status is Status.FAILED
+    assert attempts == [1, 1, 2, 2, 3, 3]
+
+
 def test_retry_requeues_with_its_reason_and_delay_and_is_final_without_a_retry_left() -> None:
     def action(jobs: BackJob) -> None:
         jobs.retry(timedelta(minutes=2), "the remote system is busy")

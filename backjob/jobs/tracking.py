@@ -12,7 +12,7 @@ from backjob.errors import InvalidRequest, JobContinued, JobEnded, JobFailed
 from backjob.http.values import text_of
 from backjob.jobs.cursors import Keyed, Loop, Resume, checked_resume
 from backjob.jobs.engine import Engine
-from backjob.jobs.slices import Slices, leaving, refuse_transaction, save, time_left_of
+from backjob.jobs.slices import Slices, leaving, refuse_lost_work, save, time_left_of
 from backjob.model import JsonValue
 from backjob.worker.running import Running
 from backjob.worker.unwritten import percent
@@ -43,7 +43,7 @@ class Tracking(Slices):
         between two items once `time_left` is 0. A sequence continues by its index, a Django queryset by its primary key, any
         other iterable by skipping. After a crash, the items of the last 0.1 s may be repeated; with ``resume="each"`` only
         the one in hand. Any other string names one of several loops (``"each:…"`` both). An item is done when the next one
-        is asked for. Raises `InvalidRequest`, also if a database transaction is open.
+        is asked for. Raises `InvalidRequest`, also if a database transaction is open, or within a streamed file or result.
         """
         text = None if text is None else text_of("text", text)
         _check_total(total)
@@ -243,7 +243,7 @@ async def _async_items(iterable: AsyncIterable[_T] | Iterable[_T]) -> AsyncItera
 def _loop(
     engine: Engine, running: Running, name: str, total: int | None, is_in_use: Callable[[], bool] = lambda: True
 ) -> Iterator[Loop]:
-    refuse_transaction(engine, "resume")
+    refuse_lost_work(engine, running, "resume")
     loop = Loop(running, name, total, is_in_use)
     try:
         yield loop
@@ -259,7 +259,7 @@ def _hand_over_if_due(engine: Engine, loop: Loop) -> None:
 
 def _done(engine: Engine, loop: Loop, key: JsonValue) -> bool:
     """Count the item in hand as done. Returns whether a write is due."""
-    refuse_transaction(engine, "resume")
+    refuse_lost_work(engine, loop.running, "resume")
     loop.done(key)
     return loop.note_progress()
 

@@ -189,6 +189,11 @@ def refuse_lost_work(engine: Engine, running: Running, argument: str) -> None:
             "the response of this action, which is to be the job's file or result, has begun, and a later run would keep only "
             "its own part of it: write the rows to a file of your own, and pass that to finish(file=…) after the loop",
         )
+    refuse_transaction(engine, argument)
+
+
+def refuse_transaction(engine: Engine, argument: str) -> None:
+    """Raise `InvalidRequest` if a transaction is open, which could roll back what a cursor counts as done."""
     database = engine.in_transaction()
     if database is not None:
         raise InvalidRequest(

@@ -235,6 +235,22 @@ def test_join_in_an_action_raises_unless_the_job_has_ended(world: Bench) -> None
         assert asyncio.run(world.jobs.ajoin(child)).status is Status.CANCELLED
 
 
+def test_watch_in_an_action_raises_unless_the_job_has_ended(world: Bench) -> None:
+    async def awatch() -> list[Status]:
+        return [state.status async for state in world.jobs.awatch(child)]
+
+    running = world.run()
+    child = world.start("/child")
+    with running.active(), pytest.raises(InvalidRequest, match=r"watch\(\) in an action .* place"):
+        list(world.jobs.watch(child))
+    with running.active(), pytest.raises(InvalidRequest, match=r"watch\(\) in an action .* place"):
+        asyncio.run(awatch())
+    world.jobs.cancel(child)
+    with running.active():
+        assert [state.status for state in world.jobs.watch(child)] == [Status.CANCELLED]
+        assert asyncio.run(awatch()) == [Status.CANCELLED]
+
+
 def test_fail_is_final_whatever_retries_are_left(world: Bench) -> None:
     running = world.run(retries=5)
     world.engine.worker.end(running, Outcome(error=JobFailed("no such report")))

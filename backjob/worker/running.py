@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
+from datetime import UTC, timedelta
 from typing import Final
 
 from attrs import evolve, frozen
@@ -96,7 +97,6 @@ class Running(Reports):
         self.began = clock.monotonic()
         self.levels = [NOT_CAPTURED, NOT_CAPTURED]
         """The levels of the proxies of stdout and stderr that capture this job."""
-        self._clock = clock
         self._end_in_doubt = False
         self._unwritten_ends = 0
         self._kept_file: JsonValue = None
@@ -167,7 +167,9 @@ class Running(Reports):
             return None
         conclusion = with_file
         expect = Expect(status=Status.IN_PROGRESS, run=self.job.run, token=self.token)
-        latest, at = self._latest(), self._clock.now()
+        # By the store's clock, as the begin of the run is: the history has both.
+        at = (self.job.read_time + timedelta(seconds=self._monotonic() - self.began)).astimezone(UTC)
+        latest = self._latest()
         if isinstance(conclusion, Requeue) and is_carried(latest):
             stored = self._store.get(self.job.id)  # the carrier may have left the job since the claim
             latest = latest if stored is None else evolve(latest, lessee=stored.lessee)

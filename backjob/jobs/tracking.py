@@ -14,6 +14,7 @@ from backjob.jobs.cursors import Keyed, Loop, Resume, checked_resume
 from backjob.jobs.engine import Engine
 from backjob.jobs.slices import Slices, leaving, refuse_lost_work, save, time_left_of
 from backjob.model import JsonValue
+from backjob.process import in_event_loop
 from backjob.worker.running import Running
 from backjob.worker.unwritten import percent
 
@@ -84,6 +85,12 @@ class Tracking(Slices):
         if running is None:
             yield from iterable
             return
+        if resume.is_each and in_event_loop():
+            raise InvalidRequest(
+                "resume",
+                "in a coroutine, track() would block the event loop, and so every page, until each item is saved: use async for "
+                "… in jobs.atrack(…)",
+            )
         engine = self._engine
         with _loop(engine, running, resume.name, total) as loop:
             if loop.place.is_over:

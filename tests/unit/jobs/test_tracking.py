@@ -184,6 +184,16 @@ def test_each_saves_every_item_before_the_next_one_is_yielded() -> None:
     assert place(importing.work.job) == 5
 
 
+def test_each_is_refused_where_it_would_block_the_event_loop() -> None:
+    async def action(jobs: BackJob) -> None:
+        for _ in jobs.track(TEN, resume="each"):
+            pass
+
+    job = slicing(action).run()
+    assert job.status is Status.FAILED
+    assert "use async for … in jobs.atrack(…)" in (job.status_text or "")
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_each_waits_for_a_store_that_fails_for_a_moment(is_async: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     importing = Importing(lambda: range(3), is_async=is_async, resume="each")

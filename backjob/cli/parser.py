@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import PARSER, SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NoReturn
 
 from typing_extensions import override
@@ -260,14 +261,16 @@ def _status(text: str) -> Status:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if not 1 <= count <= 1000:
-        raise ArgumentTypeError("must be 1 to 1000")
-    return count
+    with suppress(ValueError):
+        count = int(text)
+        if 1 <= count <= 1000:
+            return count
+    raise ArgumentTypeError(f"must be 1 to 1000, not {text!r}")
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= 3600:
-        raise ArgumentTypeError("must be more than 0 s and at most 3600 s")
-    return seconds
+    with suppress(ValueError):
+        seconds = float(text)
+        if 0 < seconds <= 3600:
+            return seconds
+    raise ArgumentTypeError(f"must be more than 0 s and at most 3600 s, not {text!r}")

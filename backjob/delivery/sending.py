@@ -113,7 +113,7 @@ class Sending(Keeping):
         if destination is None:  # a request has shown a new address since `run` asked
             self._ready.appendleft(delivery.job_id)
             return
-        if not delivery.is_whole:
+        if not delivery.is_whole or job.expires is not None:  # it may have expired since it was read
             job = self._store.get(job.id, body=True)
             if job is None or job.version != delivery.version:
                 self._read_again(delivery)
@@ -144,6 +144,8 @@ class Sending(Keeping):
         if not getattr(destination.transport, "sends_at_once", False):  # it may wait, as only the monitor's thread may
             return False
         if delivery.failures or waits_until_sent(job.merge_key) or self.slots.is_needed(job):
+            return False
+        if job.expires is not None and not is_new:
             return False
         try:
             credentials = self._credentials(delivery, job, is_new=is_new)

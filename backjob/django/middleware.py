@@ -72,10 +72,9 @@ class BackJobMiddleware:
             merge_session_changes(request)
             keep_owner(request)
 
-    async def _before_view_async(self, request: HttpRequest, *_view: Any) -> None:
+    async def _before_view_async(self, *call: Any) -> None:
         if current.get() is not None:
-            await sync_to_async(merge_session_changes)(request)
-            keep_owner(request)
+            await sync_to_async(self._before_view)(*call)
 
     def process_exception(self, _request: HttpRequest, exception: Exception) -> None:
         """Keep the message of an exception that Django turns into a 4xx response, whose page does not have it."""

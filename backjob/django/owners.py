@@ -25,9 +25,12 @@ def log_in_owner(request: Any, owner: str | None) -> None:
 
 
 def keep_owner(request: Any) -> None:
-    """Make the owner the user of the view, even if a middleware has found no login, such as RemoteUserMiddleware."""
+    """Make the owner the user of the view, even if a middleware has found no login, such as RemoteUserMiddleware.
+
+    Leave the owner as a middleware has completed it, such as django-otp's.
+    """
     user = getattr(request, "_backjob_owner", None)
-    if user is None:
+    if user is None or getattr(request, "user", None) == user:
         return
 
     async def current_user() -> Any:

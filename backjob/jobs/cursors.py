@@ -7,7 +7,8 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Final, Protocol, cast
+from copy import deepcopy
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 from attrs import define, frozen
 
@@ -21,6 +22,9 @@ __all__ = ["Keyed", "Loop", "Place", "Positions", "Resume", "checked_cursor", "c
 _LARGEST: Final = 1 << 16
 _LONGEST_NAME: Final = 100
 _MOST_LOOPS: Final = 100
+
+_Within: TypeAlias = tuple[tuple[str, int], ...]
+"""The items of the enclosing loops, outermost first: each loop's name, and how many were done."""
 
 
 class Keyed(Protocol):
@@ -39,24 +43,24 @@ class Keyed(Protocol):
 class Place:
     """The position of a loop: how many items are done, of how many; the key of the last one; whether the loop is over.
 
-    ``within`` is the item of the enclosing loop to which the place belongs: that loop's name, and how many were done.
+    ``within`` are the items of the enclosing loops to which the place belongs.
     """
 
     at: int = 0
     of: int | None = None
     after: JsonValue = None
     is_over: bool = False
-    within: tuple[str, int] | None = None
+    within: _Within = ()
 
     def as_json(self) -> JsonValue:
         """Return the place for the store."""
-        return [self.at, self.of, self.after, self.is_over, None if self.within is None else list(self.within)]
+        return [self.at, self.of, self.after, self.is_over, [list(item) for item in self.within] or None]
 
     @classmethod
     def of_json(cls, value: Any) -> Place:
         """Return the place that `as_json` was made from."""
         at, of, after, is_over, within = value
-        return cls(at, of, after, is_over, None if within is None else (within[0], within[1]))
+        return cls(at, of, after, is_over, tuple([(name, done) for name, done in within or ()]))
 
 
 def checked_cursor(cursor: object) -> JsonValue:
@@ -77,14 +81,14 @@ class Positions:
         self._running = weakref.ref(running)
         self._lock = threading.Lock()
         self._cursor, self._places = _unpacked(running.cursor)
-        self._begun: dict[str, tuple[str, int] | None] = {}
+        self._begun: dict[str, _Within] = {}
         self.has_moved = False
         """Whether a loop has completed an item in this run."""
 
     @property
     def cursor(self) -> JsonValue:
-        """The latest cursor of the user; None at first."""
-        return self._cursor
+        """A copy of the latest cursor of the user, which the action may change; None at first."""
+        return deepcopy(self._cursor)
 
     def set_cursor(self, cursor: JsonValue) -> None:
         """Save the user's cursor with the next report."""
@@ -92,10 +96,10 @@ class Positions:
             self._cursor = cursor
             self._save()
 
-    def begin(self, name: str, within: tuple[str, int] | None) -> Place:
+    def begin(self, name: str, within: _Within) -> Place:
         """Return the place from which a loop continues. Raises `InvalidRequest` if this run had a loop of that name."""
         with self._lock:
-            if name in self._begun and self._begun[name] == within:
+            if self._begun.get(name) == within or any(name == enclosing for enclosing, _ in within):
                 shown = f"called {name!r}" if name else "without a name"
                 raise InvalidRequest(
                     "resume", f'this action has a loop {shown} already; give each its own name, as in resume="invoices"'
@@ -118,7 +122,7 @@ class Positions:
             self._save()
 
     def _forget_within(self, name: str) -> None:
-        for inner in [key for key, one in self._places.items() if one.within is not None and one.within[0] == name]:
+        for inner in [key for key, one in self._places.items() if any(name == loop for loop, _ in one.within)]:
             del self._places[inner]
 
     def over(self, name: str, place: Place) -> None:
@@ -164,7 +168,8 @@ class Loop:
         self.positions = positions_of(running)
         self.parent: Loop | None = _enclosing(self.positions)
         self.name = name
-        within = None if self.parent is None else (self.parent.name, self.parent.place.at)
+        parent = self.parent
+        within = () if parent is None else (*parent.place.within, (parent.name, parent.place.at))
         self.place: Place = self.positions.begin(name, within)
         self.total = total
         self._is_closed = False

@@ -156,7 +156,7 @@ def attach(engines: Iterable[object], jobs: object) -> None:
 def _deliver(queues: Iterable[str] | None) -> frozenset[str] | None:
     if queues is None:
         return None
-    if isinstance(queues, str):
+    if isinstance(queues, str) or not isinstance(queues, Iterable):
         raise InvalidRequest("deliver", f"must be a list of names of queues, not {queues!r}")
     return frozenset([check_queue(queue, "deliver") for queue in queues])
 

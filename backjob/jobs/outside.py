@@ -146,7 +146,11 @@ class Outside(UsesEngine):
         return text_of(self._engine, state, lang)
 
     def watch(self, job_id: str) -> Iterator[JobState]:
-        """Yield the state now and whenever it changes, ending with the final one. Raises `JobNotFound`."""
+        """Yield the state now and whenever it changes, ending with the final one. Raises `JobNotFound`.
+
+        In an action, it raises `InvalidRequest` unless the job has ended, as `join` does.
+        """
+        self._check_wait("watch", job_id)
         pause = threading.Event()
         for item in self._polls(job_id):
             if isinstance(item, JobState):
@@ -159,7 +163,7 @@ class Outside(UsesEngine):
 
         In an action, it raises `InvalidRequest` unless the job has ended: both might wait for the place of the other.
         """
-        self._check_join(job_id)
+        self._check_wait("join", job_id)
         pause = threading.Event()
         polls = self._polls(job_id, timeout)
         while True:
@@ -169,11 +173,11 @@ class Outside(UsesEngine):
             elif item.status.is_final:
                 return item
 
-    def _check_join(self, job_id: str) -> None:
+    def _check_wait(self, method: str, job_id: str) -> None:
         if current.get() is not None and not self.status(job_id).status.is_final:
             raise InvalidRequest(
                 "job_id",
-                "join() in an action keeps this job's place while the other one may wait for a place: read status() later, "
+                f"{method}() in an action keeps this job's place while the other one may wait for a place: read status() later, "
                 "in a job that on_end starts or after continue_later()",
             )
 
@@ -248,6 +252,7 @@ class Outside(UsesEngine):
 
     async def awatch(self, job_id: str) -> AsyncIterator[JobState]:
         """`watch` for an async handler."""
+        await self._engine.offload(self._check_wait, "watch", job_id)
         polls = self._polls(job_id)
         while (item := await self._engine.offload(next, polls, None)) is not None:
             if isinstance(item, JobState):
@@ -257,7 +262,7 @@ class Outside(UsesEngine):
 
     async def ajoin(self, job_id: str, timeout: Seconds | None = None) -> JobState:  # noqa: ASYNC109 - join's twin
         """`join` for an async handler."""
-        await self._engine.offload(self._check_join, job_id)
+        await self._engine.offload(self._check_wait, "join", job_id)
         polls = self._polls(job_id, timeout)
         while True:
             item = await self._engine.offload(next, polls)

@@ -85,7 +85,8 @@ class Slices(UsesEngine):
 
         The cursor is JSON of at most 64 KiB. It is saved with the next report, after at most 0.1 s, and with the end of this
         run. Outside of a background request it does nothing else than check its argument. Raises `InvalidRequest`, also inside
-        of a database transaction that could roll back what the cursor counts as done, and `JobEnded` once the job has ended.
+        of a database transaction that could roll back what the cursor counts as done, and in a response that is streamed as
+        the job's file or result; and `JobEnded` once the job has ended.
         """
         if self._note_cursor(cursor):
             running = self._running()
@@ -104,7 +105,7 @@ class Slices(UsesEngine):
         running = self._running()
         if running is None:
             return False
-        refuse_transaction(self._engine, "cursor")
+        refuse_lost_work(self._engine, running, "cursor")
         _require_job(running)
         positions_of(running).set_cursor(value)
         return True
@@ -121,7 +122,7 @@ class Slices(UsesEngine):
         if isinstance(cursor, EllipsisType):
             running = self._running()
             if running is not None:
-                refuse_transaction(self._engine, "cursor")
+                refuse_lost_work(self._engine, running, "cursor")
         else:
             self._note_cursor(cursor)
         raise leaving(self._run_to_leave("continue_later"), JobContinued())
@@ -178,6 +179,17 @@ def time_left_of(engine: Engine, running: Running) -> float:
     if engine.draining.is_on:
         return 0.0
     return max(0.0, engine.options.slice_time - (engine.clock.monotonic() - running.began))
+
+
+def refuse_lost_work(engine: Engine, running: Running, argument: str) -> None:
+    """Raise `InvalidRequest` if what a cursor counts as done could be lost: by a rollback, or with a part of the response."""
+    if running.has_begun_answer:
+        raise InvalidRequest(
+            argument,
+            "the response of this action, which is to be the job's file or result, has begun, and a later run would keep only "
+            "its own part of it: write the rows to a file of your own, and pass that to finish(file=…) after the loop",
+        )
+    refuse_transaction(engine, argument)
 
 
 def refuse_transaction(engine: Engine, argument: str) -> None:

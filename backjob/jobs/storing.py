@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
@@ -14,7 +15,7 @@ from backjob.jobs.engine import Engine
 from backjob.jobs.merging import is_same, lasting_key, merge_key
 from backjob.jobs.starting import Prepared, Terms, drafted
 from backjob.lifecycle import DISPATCHED, is_leased, lasts, waits_until_sent
-from backjob.model import Changes, Credentials, Draft, Expect, Job, Status, is_storable
+from backjob.model import UNSET, Changes, Credentials, Draft, Expect, Job, Status, is_storable
 
 Merge: TypeAlias = Literal["never", "pending", "unfinished"]
 
@@ -118,6 +119,12 @@ def _check_route(job: Job, draft: Draft) -> None:
         raise InvalidRequest("key", f"belongs to a job of another route, {route}, and not of {own}: use another key")
 
 
+def _outlasts(job: Job, draft: Draft) -> bool:
+    """Return whether a job that is moved to the start time of a later call must not expire when it did: it could never start."""
+    due = draft.due if isinstance(draft.due, datetime) else job.read_time + timedelta(seconds=draft.due)
+    return job.expires is not None and (draft.expires is None or due >= job.expires)
+
+
 def _created_or_joined(engine: Engine, draft: Draft, key: str, work: Prepared) -> Job:
     while True:
         job = _created(engine, draft, key)
@@ -131,7 +138,7 @@ def _created_or_joined(engine: Engine, draft: Draft, key: str, work: Prepared) -
             return job
         if not waits_until_sent(key):
             return job
-        changes = Changes(due=draft.due)
+        changes = Changes(due=draft.due, expires=None if _outlasts(job, draft) else UNSET)
         # The engine has its id, or delivers it already: another message would only be a duplicate.
         is_handed_over = draft.lessee == DISPATCHED and is_leased(job) and job.start_time <= job.read_time
         if draft.lessee is not None and (draft.held or not job.held) and not is_handed_over:

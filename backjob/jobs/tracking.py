@@ -12,9 +12,11 @@ from backjob.errors import InvalidRequest, JobContinued, JobEnded, JobFailed
 from backjob.http.values import text_of
 from backjob.jobs.cursors import Keyed, Loop, Resume, checked_resume
 from backjob.jobs.engine import Engine
-from backjob.jobs.slices import Slices, leaving, refuse_transaction, save, time_left_of
+from backjob.jobs.slices import Slices, leaving, refuse_lost_work, save, time_left_of
 from backjob.model import JsonValue
+from backjob.process import in_event_loop
 from backjob.worker.running import Running
+from backjob.worker.unwritten import percent
 
 _T = TypeVar("_T")
 
@@ -42,9 +44,10 @@ class Tracking(Slices):
         between two items once `time_left` is 0. A sequence continues by its index, a Django queryset by its primary key, any
         other iterable by skipping. After a crash, the items of the last 0.1 s may be repeated; with ``resume="each"`` only
         the one in hand. Any other string names one of several loops (``"each:…"`` both). An item is done when the next one
-        is asked for. Raises `InvalidRequest`, also if a database transaction is open.
+        is asked for. Raises `InvalidRequest`, also if a database transaction is open, or within a streamed file or result.
         """
         text = None if text is None else text_of("text", text)
+        _check_total(total)
         if resume is False:
             items = self._tracked(iterable, text, total)
         else:
@@ -82,6 +85,12 @@ class Tracking(Slices):
         if running is None:
             yield from iterable
             return
+        if resume.is_each and in_event_loop():
+            raise InvalidRequest(
+                "resume",
+                "in a coroutine, track() would block the event loop, and so every page, until each item is saved: use async for "
+                "… in jobs.atrack(…)",
+            )
         engine = self._engine
         with _loop(engine, running, resume.name, total) as loop:
             if loop.place.is_over:
@@ -108,6 +117,7 @@ class Tracking(Slices):
     ) -> AsyncIterator[_T]:
         """`track` for an async handler, over an async iterable or an ordinary one."""
         text = None if text is None else text_of("text", text)
+        _check_total(total)
         items = self._aitems(iterable, text, total, resume)
         return items if before_each is None else _awatched(items, before_each)
 
@@ -180,6 +190,13 @@ class Tracking(Slices):
             await self._engine.offload(running.write_now)
 
 
+def _check_total(total: Any) -> None:
+    try:
+        _ = percent(0, total)
+    except InvalidRequest:
+        raise InvalidRequest("total", f"must be a number, not {total!r}") from None
+
+
 class _Pace:
     """Decides when `track` reports: at each new percent, and as a sign of life, without reading the clock at each item."""
 
@@ -233,7 +250,7 @@ async def _async_items(iterable: AsyncIterable[_T] | Iterable[_T]) -> AsyncItera
 def _loop(
     engine: Engine, running: Running, name: str, total: int | None, is_in_use: Callable[[], bool] = lambda: True
 ) -> Iterator[Loop]:
-    refuse_transaction(engine, "resume")
+    refuse_lost_work(engine, running, "resume")
     loop = Loop(running, name, total, is_in_use)
     try:
         yield loop
@@ -249,7 +266,7 @@ def _hand_over_if_due(engine: Engine, loop: Loop) -> None:
 
 def _done(engine: Engine, loop: Loop, key: JsonValue) -> bool:
     """Count the item in hand as done. Returns whether a write is due."""
-    refuse_transaction(engine, "resume")
+    refuse_lost_work(engine, loop.running, "resume")
     loop.done(key)
     return loop.note_progress()
 
@@ -262,8 +279,11 @@ def _items(loop: Loop, iterable: Iterable[_T]) -> Iterator[tuple[_T, JsonValue]]
         _set_length(loop, len(iterable))
     done = loop.place.at
     if isinstance(iterable, Sequence):
-        for index in range(done, len(iterable)):
+        length = len(iterable)
+        for index in range(done, length):
             yield iterable[index], None
+            if len(iterable) != length:  # the action has added or removed items
+                _set_length(loop, len(iterable))
         return
     count = 0
     for count, item in enumerate(iterable, 1):

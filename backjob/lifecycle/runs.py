@@ -15,7 +15,6 @@ DELIVERY_LEASE: Final = 30.0
 """Seconds that a monitor's lease of a waiting job lasts. The monitor renews it after half of them."""
 
 _LONGEST_RETRY_DELAY: Final = 3600.0  # s
-_LONGEST_RETRY_AFTER: Final = 31 * 86400.0  # s
 _JITTER: Final = 0.2
 _FIRST_ENTRIES: Final = 50
 _MOST_ENTRIES: Final = 100
@@ -52,7 +51,7 @@ def after_run(job: Job, end: End, spread: float) -> Conclusion:
     delay = min(_LONGEST_RETRY_DELAY, job.retry_delay * 2.0 ** min(job.attempt - 1, 30)) * (1 + _JITTER * spread)
     delay = min(_LONGEST_RETRY_DELAY, delay)
     if end.retry_after is not None:
-        delay = min(_LONGEST_RETRY_AFTER, max(0.0, end.retry_after))
+        delay = max(0.0, end.retry_after)
     return Requeue(end.text or "failed", delay, unexpected=end.unexpected)
 
 
@@ -64,11 +63,13 @@ def requeued(job: Job, requeue: Requeue, at: datetime) -> Changes:
     does with a carrier, unless the run's process died, and perhaps its carrier with it.
     """
     is_kept = job.held or (is_carried(job) and late(job) is not Late.DEAD)
-    has_cursor = job.cursor is not None if isinstance(requeue.cursor, Unset) else requeue.cursor is not None
+    has_moved = not isinstance(requeue.cursor, Unset)
+    has_cursor = (requeue.cursor if has_moved else job.cursor) is not None
+    attempt = job.attempt + 1 if requeue.is_retry else 1 if has_moved else job.attempt
     return Changes(
         status=Status.STARTED if requeue.is_retry else UNSET,
         run=job.run + 1,
-        attempt=job.attempt + 1 if requeue.is_retry else 1,
+        attempt=attempt,
         delivery=1,
         token=None,
         progress=0 if requeue.is_retry and not has_cursor else UNSET,

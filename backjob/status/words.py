@@ -70,7 +70,7 @@ def run_line(entry: Mapping[str, JsonValue], language: Language = ENGLISH) -> st
     """Return an earlier run in one line: its beginning and end in UTC, and the reason why it ended."""
     begin, end = (_moment(entry.get(name)) for name in ("begin", "end"))
     span = f"{begin} – {end.removeprefix(begin[:11])}" if begin else end
-    reason = language.reason(str(entry.get("reason") or ""))
+    reason = " ".join(language.reason(str(entry.get("reason") or "")).split())
     return f"{span} UTC{language.say('separator')}{reason}" if reason else f"{span} UTC"
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import NoReturn, Protocol
@@ -227,9 +227,7 @@ class Worker(Ending):
         if job.slot is None and job.queue in self._queues:
             job = self._with_slot(job, token, opened)
         if self._clock.monotonic() - began > leases.interval:
-            # The store may have counted the lease from when the write began to wait for a lock.
-            with suppress(StoreError):
-                self._store.beat({job.id: token}, self._run_lease, frozenset())
+            self._renew_first(job, token, opened)
         running = Running(
             job,
             token,
@@ -247,6 +245,19 @@ class Worker(Ending):
         leases.add(running)
         running.at_end = self._observers.run_began(running)
         return running
+
+    def _renew_first(self, job: Job, token: str, opened: WorkerRequest) -> None:
+        """Renew the lease of a claim that took long, or refuse the request if the run is over already.
+
+        The store may have counted the lease from when the write began to wait for a lock. Or this process was stopped, and
+        another one has ended the job.
+        """
+        stale: Collection[str] = ()
+        with suppress(StoreError):
+            stale = self._store.beat({job.id: token}, self._run_lease, frozenset())
+        if stale:
+            text = "this run lost its lease before its action could begin"
+            raise Refusal(409, "Conflict", CLAIM_REFUSED, text, opened.mark)
 
     def _with_slot(self, job: Job, token: str, opened: WorkerRequest) -> Job:
         """Take a slot for a claimed job that has none, or refuse the request and leave the job to its next run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from datetime import UTC
 from functools import partial
 
 from backjob.endings import log_conclusion, log_fields, write_conclusion
@@ -134,7 +135,7 @@ class Ending:
             job,
             Expect(status=Status.IN_PROGRESS, run=job.run, token=TIMED_OUT),  # an end keeps the token
             conclusion,
-            self._clock.now(),
+            job.read_time.astimezone(UTC),
         )
         if changed is not None:
             self._follow_up(job, conclusion, changed, None)

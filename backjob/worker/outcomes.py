@@ -16,6 +16,7 @@ from backjob.worker.messages import LONGEST_MESSAGE
 from backjob.worker.running import Running, current
 
 _LONGEST_ERROR: Final = 2000
+_LONGEST_RETRY_AFTER: Final = 31 * 86400.0  # s
 _NO_RESPONSE: Final = ("No response returned.",)
 """Starlette's BaseHTTPMiddleware raises this `RuntimeError` too if the application raised an error that is no `Exception`."""
 
@@ -40,12 +41,15 @@ class Outcome:
 
 
 def seconds_of(retry_after: str | None, now: datetime) -> float | None:
-    """Return the seconds that a Retry-After field means, which is a number of them or an HTTP date; None if it is neither."""
+    """Return the seconds, at most 31 days, that a Retry-After field means: it is a number of them or an HTTP date.
+
+    None if it is neither.
+    """
     text = (retry_after or "").strip()
     if not text:
         return None
     if text.isascii() and text.isdigit():
-        return float(text[:20])
+        return min(_LONGEST_RETRY_AFTER, float(text[:20]))
     from email.utils import parsedate_to_datetime  # noqa: PLC0415 - few responses have this field
 
     try:
@@ -54,7 +58,7 @@ def seconds_of(retry_after: str | None, now: datetime) -> float | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())
+    return min(_LONGEST_RETRY_AFTER, max(0.0, (moment - now).total_seconds()))
 
 
 def describe(error: BaseException) -> str:

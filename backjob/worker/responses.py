@@ -74,7 +74,7 @@ class ActionResponse:
 
     def end(self) -> None:
         """Note that the body is complete."""
-        self._is_complete = True
+        self._is_complete, self._running.has_begun_answer = True, False
         if self._body is None:
             # An attachment without a byte is an empty file.
             self._body = self._open(is_whole=True) if self._is_attachment() else NoBody()
@@ -126,11 +126,13 @@ class ActionResponse:
             if kind == "text/html":
                 return Unmarked(running, content_type)
             if is_json(content_type):
+                running.has_begun_answer = True
                 return JsonBody(running.job.id, running.keeping.max_result)
             if kind == "" or kind in _PAGES:
                 return NoBody()
         if left := _LEFT_TO_THE_SERVER & self._fields.keys():
             return NotHere(next(iter(left)))
+        running.has_begun_answer = True
         return FileBody(running, self._name(content_type), content_type, is_asked_for=self._is_attachment())
 
     def _name(self, content_type: str) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
+from datetime import UTC, timedelta
 from typing import Final
 
 from attrs import evolve, frozen
@@ -57,7 +58,7 @@ class Running(Reports):
     one. ``error`` is the end that the action asked for, or that an error handler noted. ``left_by`` is the `JobExit` that
     ended the action, if an adapter has already turned it into a response. ``message`` is that of an exception which the
     framework turns into a 4xx response. ``file`` is the file that the action has made; its `conclude` keeps it, as ``keeping``
-    says. ``began`` is the monotonic time (s) of the claim. ``surroundings`` are contexts for each thread of the action, and
+    says. ``has_begun_answer``: only a part of the response was collected yet that is to be the job's file or result. ``began`` is the monotonic time (s) of the claim. ``surroundings`` are contexts for each thread of the action, and
     ``at_end`` the functions of observers for its end.
     """
 
@@ -92,10 +93,10 @@ class Running(Reports):
         self.message: str | None = None
         self.keeping = keeping or Keeping()
         self.file: Spool | None = None
+        self.has_begun_answer = False
         self.began = clock.monotonic()
         self.levels = [NOT_CAPTURED, NOT_CAPTURED]
         """The levels of the proxies of stdout and stderr that capture this job."""
-        self._clock = clock
         self._end_in_doubt = False
         self._unwritten_ends = 0
         self._kept_file: JsonValue = None
@@ -166,7 +167,9 @@ class Running(Reports):
             return None
         conclusion = with_file
         expect = Expect(status=Status.IN_PROGRESS, run=self.job.run, token=self.token)
-        latest, at = self._latest(), self._clock.now()
+        # By the store's clock, as the begin of the run is: the history has both.
+        at = (self.job.read_time + timedelta(seconds=self._monotonic() - self.began)).astimezone(UTC)
+        latest = self._latest()
         if isinstance(conclusion, Requeue) and is_carried(latest):
             stored = self._store.get(self.job.id)  # the carrier may have left the job since the claim
             latest = latest if stored is None else evolve(latest, lessee=stored.lessee)

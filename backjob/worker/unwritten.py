@@ -29,6 +29,10 @@ def percent(progress: float, total: float | None = None) -> int:
     return int(min(100.0, max(0.0, value)) + 0.5)
 
 
+def _sorted_json(value: JsonValue) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
 def _last_bytes(text: str) -> str:
     """Return the end of a text, as long as a tail may be."""
     return text.encode()[-LONGEST_TAIL:].decode("utf-8", "ignore")
@@ -80,8 +84,8 @@ class Unwritten:
     def set_cursor(self, cursor: JsonValue) -> bool:
         """Set the cursor. Returns False if it is the same as before, so that there is nothing to write."""
         with self._lock:
-            # JSON tells 1 from True and 1.0, which are equal in Python.
-            if cursor == self.cursor and json.dumps(cursor) == json.dumps(self.cursor):
+            # JSON tells 1 from True and 1.0, which are equal in Python. A store may return keys in another order.
+            if cursor == self.cursor and _sorted_json(cursor) == _sorted_json(self.cursor):
                 return False
             self.cursor = self._cursor = cursor
             self.has_moved = True

@@ -220,7 +220,7 @@ def test_a_run_is_retried_while_retries_are_left(end: End, attempt: int, retries
         (60, -1.0, None, 2880.0),
         (5, 1.0, 3.5, 3.5),
         (1, 0.0, -5.0, 0.0),
-        (1, 0.0, 10.0**9, 31 * 86400.0),
+        (1, 0.0, 60 * 86400.0, 60 * 86400.0),
     ],
 )
 def test_the_pause_before_a_retry_doubles_up_to_an_hour(

@@ -17,6 +17,7 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import include, path
+from django.utils.functional import SimpleLazyObject
 
 from backjob import InvalidRequest, Status
 from backjob.django import jobs
@@ -52,6 +53,29 @@ class NosyMiddleware:
         return await self.get_response(request)
 
 
+class CompletingMiddleware:
+    """Gives the user another attribute, as django-otp's does. It reads the user and the session at the first use."""
+
+    sync_capable = async_capable = True
+
+    def __init__(self, get_response: Any) -> None:
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: Any) -> Any:
+        user = request.user
+
+        def completed() -> Any:
+            user.groups.exists()
+            user.is_verified = "device" in request.session
+            return user
+
+        request.user = SimpleLazyObject(completed)
+        return self.get_response(request)
+
+
 class HeaderMiddleware(RemoteUserMiddleware):
     header = "HTTP_REMOTE_USER"
 
@@ -75,6 +99,14 @@ def managing(request: HttpRequest) -> HttpResponse:
 
 def whose(request: HttpRequest) -> HttpResponse:
     return HttpResponse(jobs.finish(result=[request.user.get_username(), jobs.owner]))
+
+
+def verified(request: Any) -> HttpResponse:
+    return HttpResponse(jobs.finish(result=[request.user.pk, request.user.is_verified]))
+
+
+async def async_verified(request: Any) -> HttpResponse:
+    return HttpResponse(await jobs.afinish(result=[request.user.pk, request.user.is_verified]))
 
 
 def chain(request: HttpRequest) -> HttpResponse:
@@ -107,6 +139,8 @@ urlpatterns = [
     path("async-work", async_work),
     path("managing", managing),
     path("whose", whose),
+    path("verified", verified),
+    path("async-verified", async_verified),
     path("chain", chain),
     path("click", click),
 ]
@@ -216,6 +250,16 @@ def test_a_remote_user_middleware_does_not_log_the_owner_out(ann: User, header: 
     with override_settings(MIDDLEWARE=middleware, AUTHENTICATION_BACKENDS=backends):
         run(job_id, client())
     assert jobs.status(job_id).result == [ann.pk, "ann", "ann"]
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+@pytest.mark.parametrize("target", ["/verified", "/async-verified"])
+def test_the_action_sees_what_a_middleware_has_given_to_the_user(ann: User, target: str, client: type[Any]) -> None:
+    with override_settings(MIDDLEWARE=[*site.MIDDLEWARE, f"{__name__}.CompletingMiddleware"]):
+        job_id = started_by(ann, target)
+        run(job_id, client())
+    state = jobs.status(job_id)
+    assert state.result == [ann.pk, False], state.status_text
 
 
 def test_with_login_required_middleware(ann: User) -> None:

@@ -56,6 +56,32 @@ def test_a_loop_continues_in_further_requests(run: Run, jobs: BackJob) -> None:
     assert seen == ["request", 0, 1, "request", 2, 3, "request", 4]
 
 
+@pytest.mark.parametrize("how", ["resume", "checkpoint"])
+@pytest.mark.parametrize("mimetype", ["text/csv", "application/json"])
+def test_a_streamed_file_or_result_of_which_later_slices_would_keep_a_part_is_refused(
+    run: Run, jobs: BackJob, mimetype: str, how: str
+) -> None:
+    def rows() -> Iterator[str]:
+        for number in jobs.track(range(5), resume=how == "resume"):
+            yield f"{number}\n"
+            if how == "checkpoint":
+                jobs.checkpoint(number)
+
+    state = run(lambda: flask.Response(rows(), mimetype=mimetype))  # type: ignore[arg-type,return-value]
+    assert (state.status, state.file, state.result) == (Status.FAILED, None, None)
+    assert "pass that to finish(file=…)" in state.status_text
+
+
+def test_a_streamed_text_continues_in_further_requests(run: Run, jobs: BackJob) -> None:
+    def rows() -> Iterator[str]:
+        for number in jobs.track(range(5), resume=True):
+            yield f"{number}\n"
+            time_is_up()
+
+    state = run(lambda: flask.Response(rows(), mimetype="text/plain"))  # type: ignore[arg-type,return-value]
+    assert (state.status, len(state.history), state.status_text) == (Status.COMPLETED, 4, "0\n1\n2\n3\n4\n")
+
+
 def test_after_request_functions_see_each_slice(app: Flask, run: Run, jobs: BackJob) -> None:
     @app.after_request
     def note(response: flask.Response) -> flask.Response:

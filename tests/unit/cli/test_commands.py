@@ -412,6 +412,8 @@ def test_cancelling_a_job_removes_it_from_the_cache(
         (("doctor", "ftp://example"), "http"),
         (("doctor", "http://example", "--timeout", "0"), "more than 0"),
         (("doctor", "http://example", "--timeout", "nan"), "more than 0"),
+        (("wait", "job1", "--timeout", "5m"), "at most 3600 s, not '5m'"),
+        (("worker", "--threads", "1e3"), "must be 1 to 1000, not '1e3'"),
         (("doctor", "http://127.0.0.1:1", "--path", "work"), "slash"),
         (("demo", "--port", "65536"), "65535"),
     ],

@@ -189,6 +189,7 @@ def test_a_process_that_delivers_nothing_needs_no_address() -> None:
         ({"queues": {"heavy": {"dispatch": asyncio.sleep}}}, "must not be async"),
         ({"queues": {"heavy": {"dispatch": AsyncEngine()}}}, "must not be async"),
         ({"deliver": "heavy"}, "must be a list"),
+        ({"deliver": 5}, "must be a list"),
         ({"deliver": [5]}, "must be text"),
         ({"redispatch_after": 0}, "redispatch_after"),
     ],

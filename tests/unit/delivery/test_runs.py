@@ -361,6 +361,23 @@ def test_by_default_silence_ends_a_job_after_an_hour(world: Bench) -> None:
 # --- expiry ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("wait", [5, 9, 14])
+def test_a_job_that_has_waited_for_a_place_until_it_expired_is_not_sent(wait: float) -> None:
+    world = bench(max_running=1)
+    world.leases.is_on_time = False  # this process began a moment ago, so it may not end the jobs of others
+    first = world.run()
+    with served():
+        job_id = world.jobs.start("/work", expires=5)  # only this process can deliver it
+    world.step()
+    world.clock.advance(wait)
+    world.engine.worker.end(first, Outcome(200))
+    world.transport.sent[-1].answer()
+    world.step()
+    assert len(world.transport.sent) == 1
+    job = world.job(job_id)
+    assert (job.status, job.status_text) == (Status.FAILED, "expired: not started in time")
+
+
 def test_a_job_that_is_not_claimed_before_it_expires_ends(world: Bench) -> None:
     world.transport.capacity = 0
     job_id = world.start(expires=30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from backjob.errors import (
 from backjob.jobs import BackJob
 from backjob.jobs.slices import save
 from backjob.lifecycle import history_of
+from backjob.model import Changes, Expect
+from backjob.stores.sqlite import SQLiteStore
 from tests.unit.core import bench, served
 from tests.unit.jobs.slicing import SLICE_TIME, Slicing, slicing
 
@@ -80,6 +83,34 @@ def test_a_cursor_is_a_copy_that_the_action_may_go_on_changing() -> None:
 
     work = slicing(action)
     assert work.run().status is Status.COMPLETED
+
+
+@pytest.mark.parametrize("method", ["continue_later", "checkpoint"])
+def test_an_action_may_change_the_cursor_that_it_got_and_save_it_again(method: str, tmp_path: Path) -> None:
+    def action(jobs: BackJob) -> None:
+        state: Any = jobs.cursor or {"pages": []}
+        if len(state["pages"]) == 5:
+            return
+        state["pages"].append("page")
+        getattr(jobs, method)(state)
+        jobs.continue_later()
+
+    # A store in memory would keep the object that the action changes.
+    work = slicing(action, store=SQLiteStore(tmp_path / "jobs.db"))
+    assert work.run_to_the_end(10).status is Status.COMPLETED
+    assert work.job.run == 6
+
+
+def test_a_cursor_whose_keys_a_store_returns_in_another_order_has_not_moved() -> None:
+    def action(jobs: BackJob) -> None:
+        jobs.checkpoint({"row": 1, "page": 2})
+        raise ValueError("broken")
+
+    work = slicing(action, retries=1)
+    job = work.run()
+    reordered = {"cursor": {"page": 2, "row": 1}}
+    work.world.store.store.change(work.id, Expect(version=job.version), Changes(cursor=reordered))
+    assert work.run().status is Status.FAILED
 
 
 @pytest.mark.parametrize(
@@ -165,6 +196,23 @@ def test_a_checkpoint_that_does_not_move_resets_no_attempt() -> None:
     assert job.run <= 4  # the first run moved it
 
 
+@pytest.mark.parametrize("leave", ["continue_later", "acontinue_later"])
+def test_a_slice_that_moves_no_checkpoint_resets_no_attempt(leave: str) -> None:
+    attempts: list[int | None] = []
+
+    async def action(jobs: BackJob) -> None:
+        attempts.append(jobs.attempt)
+        if jobs.cursor is None:
+            await jobs.acontinue_later(1)
+        if len(attempts) % 2:
+            (await jobs.acontinue_later(1)) if leave == "acontinue_later" else jobs.continue_later()
+        raise ValueError("broken")
+
+    job = slicing(action, retries=2).run_to_the_end(12)
+    assert job.status is Status.FAILED
+    assert attempts == [1, 1, 2, 2, 3, 3]
+
+
 def test_retry_requeues_with_its_reason_and_delay_and_is_final_without_a_retry_left() -> None:
     def action(jobs: BackJob) -> None:
         jobs.retry(timedelta(minutes=2), "the remote system is busy")
@@ -177,6 +225,12 @@ def test_retry_requeues_with_its_reason_and_delay_and_is_final_without_a_retry_l
     work.pass_time(120)
     job = work.run()
     assert (job.status, job.status_text) == (Status.FAILED, "the remote system is busy")
+
+
+def test_a_long_delay_of_retry_is_kept() -> None:
+    work = slicing(lambda jobs: jobs.retry(timedelta(days=90)), retries=1)
+    job = work.run()
+    assert job.start_time - job.read_time == timedelta(days=90)
 
 
 @pytest.mark.parametrize("delay", [-1, math.nan, "5", True])

@@ -186,6 +186,29 @@ def test_terms_do_not_keep_calls_from_merging(world: Bench) -> None:
     assert world.start(merge="unfinished", queue="b", retries=2) == first
 
 
+@pytest.mark.parametrize("expires", [60, timedelta(seconds=70), None])
+@pytest.mark.parametrize("as_datetime", [False, True])
+def test_a_job_that_later_calls_postpone_past_its_expiry_runs_all_the_same(
+    world: Bench, expires: Any, as_datetime: bool
+) -> None:
+    first = world.start(merge="pending", delay=5, expires=60)
+    for _ in range(16):
+        world.step(4)
+        delay = world.clock.now() + timedelta(seconds=5) if as_datetime else 5
+        assert world.start(merge="pending", delay=delay, expires=expires) == first
+    world.step(5)
+    assert world.receive().job.id == first
+
+
+def test_a_job_that_a_later_call_joins_still_expires_if_both_calls_want_that(world: Bench) -> None:
+    first = world.start(merge="pending", delay=5, expires=60)
+    before = world.job(first).expires
+    assert world.start(merge="pending", delay=50, expires=90) == first
+    assert world.job(first).expires == before
+    assert world.start(merge="pending", delay=1) == first
+    assert world.job(first).expires is None
+
+
 def test_a_row_that_was_changed_to_run_as_its_owner_is_not_sent(world: Bench) -> None:
     job_id = world.start(owner="5", delay=1)
     stored = world.store.store._jobs  # type: ignore[attr-defined]
@@ -210,6 +233,22 @@ def test_join_in_an_action_raises_unless_the_job_has_ended(world: Bench) -> None
     with running.active():
         assert world.jobs.join(child).status is Status.CANCELLED
         assert asyncio.run(world.jobs.ajoin(child)).status is Status.CANCELLED
+
+
+def test_watch_in_an_action_raises_unless_the_job_has_ended(world: Bench) -> None:
+    async def awatch() -> list[Status]:
+        return [state.status async for state in world.jobs.awatch(child)]
+
+    running = world.run()
+    child = world.start("/child")
+    with running.active(), pytest.raises(InvalidRequest, match=r"watch\(\) in an action .* place"):
+        list(world.jobs.watch(child))
+    with running.active(), pytest.raises(InvalidRequest, match=r"watch\(\) in an action .* place"):
+        asyncio.run(awatch())
+    world.jobs.cancel(child)
+    with running.active():
+        assert [state.status for state in world.jobs.watch(child)] == [Status.CANCELLED]
+        assert asyncio.run(awatch()) == [Status.CANCELLED]
 
 
 def test_fail_is_final_whatever_retries_are_left(world: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -183,6 +184,16 @@ def test_each_saves_every_item_before_the_next_one_is_yielded() -> None:
     assert place(importing.work.job) == 5
 
 
+def test_each_is_refused_where_it_would_block_the_event_loop() -> None:
+    async def action(jobs: BackJob) -> None:
+        for _ in jobs.track(TEN, resume="each"):
+            pass
+
+    job = slicing(action).run()
+    assert job.status is Status.FAILED
+    assert "use async for … in jobs.atrack(…)" in (job.status_text or "")
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_each_waits_for_a_store_that_fails_for_a_moment(is_async: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     importing = Importing(lambda: range(3), is_async=is_async, resume="each")
@@ -217,6 +228,20 @@ def test_another_length_ends_the_job_saying_both(source: Callable[[Iterable[int]
     assert job.status is Status.FAILED
     assert job.status_text is not None
     assert "'invoices' had 10 items when it began, and now it has 9" in job.status_text
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("source", [list, deque])
+@pytest.mark.parametrize(("change", "length"), [("append", 11), ("remove", 9)])
+def test_a_sequence_that_the_action_changes_in_the_loop_ends_the_job_instead_of_skipping_items(
+    source: Callable[[Iterable[int]], Any], change: str, length: int, is_async: bool
+) -> None:
+    items = source(TEN)
+    importing = Importing(lambda: items, is_async=is_async, retries=3)
+    importing.after_item = lambda item: getattr(items, change)(item) if item == 9 else None
+    job = importing.run()
+    assert (job.status, importing.runs) == (Status.FAILED, [TEN])
+    assert f"had 10 items when it began, and now it has {length}" in (job.status_text or "")
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -298,6 +323,38 @@ def test_a_loop_within_the_item_of_another_one_begins_anew_with_each_item() -> N
     assert work.run_to_the_end().status is Status.COMPLETED, work.job.status_text
     assert seen == [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
     assert work.bars == sorted(work.bars)
+
+
+@pytest.mark.parametrize("slices", [False, True])
+def test_a_loop_within_two_others_begins_anew_with_each_item_of_both(slices: bool) -> None:
+    seen: list[tuple[int, int, int]] = []
+
+    def action(jobs: BackJob) -> None:
+        for customer in jobs.track(range(3), resume="customers"):
+            for order in jobs.track(range(2), resume="orders"):
+                for line in jobs.track(range(2), resume="lines"):
+                    seen.append((customer, order, line))
+                    if slices:
+                        work.pass_time()
+                if customer == 0 or order == 1:
+                    break
+
+    expected = [(0, 0, 0), (0, 0, 1), *[(one, two, three) for one in (1, 2) for two in (0, 1) for three in (0, 1)]]
+    work = slicing(action)
+    assert work.run_to_the_end().status is Status.COMPLETED, work.job.status_text
+    assert seen == expected
+
+
+@pytest.mark.parametrize("name", [True, "rows"])
+def test_a_loop_within_another_one_of_the_same_name_is_refused(name: bool | str) -> None:
+    def action(jobs: BackJob) -> None:
+        for _ in jobs.track(range(3), resume=name):
+            for _ in jobs.track(range(3), resume="between"):
+                list(jobs.track(range(2), resume=name))
+
+    job = slicing(action).run()
+    assert job.status is Status.FAILED
+    assert "give each its own name" in (job.status_text or "")
 
 
 def test_a_loop_of_an_item_that_is_done_is_forgotten() -> None:
@@ -413,6 +470,15 @@ def test_an_invalid_resume_is_refused_at_once(method: str, resume: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         getattr(bench().jobs, method)(TEN, resume=resume)
     assert caught.value.argument == "resume"
+
+
+@pytest.mark.parametrize("total", [math.nan, "10", object(), 1j])
+@pytest.mark.parametrize("method", ["track", "atrack"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_total_that_is_no_number_is_refused_at_once(method: str, total: Any, resume: bool) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        getattr(bench().jobs, method)(TEN, total=total, resume=resume)
+    assert caught.value.argument == "total"
 
 
 def test_in_the_foreground_everything_runs_to_the_end() -> None:

@@ -150,6 +150,10 @@ def test_german_shows_german_reasons() -> None:
     )
     assert run_line(history[0], german).endswith("UTC: der ausführende Prozess wurde beendet")
     assert run_line({**history[0], "reason": "continued"}, german).endswith("UTC: fortgesetzt")
+    lines = "OperationalError: gone\n\n[SQL: SELECT 1]\n(Background on this error)"
+    assert run_line({**history[0], "reason": lines}).endswith(
+        " UTC: OperationalError: gone [SQL: SELECT 1] (Background on this error)"
+    )
     hidden = without_errors(state(Status.FAILED, "KeyError: 'x'", error=UNEXPECTED))
     assert text_of_state(hidden, german) == "interner Fehler (Auftrag job1)"
     silent = state(Status.FAILED, "job timeout: no sign of life for 3600 s")

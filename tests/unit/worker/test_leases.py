@@ -12,12 +12,13 @@ import pytest
 
 from backjob.errors import JobEnded, StoreUnavailable
 from backjob.jobs import engine_of
-from backjob.lifecycle import Late, cancelled, ended, late
+from backjob.lifecycle import Late, cancelled, ended, failed, late
 from backjob.model import Expect, Job, Status
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
 from backjob.worker.leases import Leases
 from backjob.worker.outcomes import Outcome
+from backjob.worker.replies import Refusal
 from backjob.worker.running import Running
 from tests.unit.core import Bench, FaultyStore, bench
 from tests.unit.interrupting import Interrupter
@@ -82,6 +83,33 @@ def test_a_claim_takes_a_lease_which_is_renewed_while_the_action_runs(world: Ben
     world.step(100)
     assert seconds_left(world, running) >= LEASE - TICK
     assert late(world.job(running.job.id)) is None
+
+
+@pytest.mark.parametrize("outcome", ["ended", "lease renewed", "store away"])
+def test_the_action_of_a_process_that_was_stopped_within_its_claim_begins_only_if_its_run_is_not_over(
+    world: Bench, outcome: str
+) -> None:
+    job_id = world.start()
+    world.step()
+    change = world.store.store.change
+
+    def claim_and_stop(*arguments: Any) -> Job | None:
+        claimed = change(*arguments)
+        world.clock.advance(60)
+        if outcome == "ended":
+            change(job_id, Expect(lease_over=True), ended(failed("the process that ran it ended")))
+        elif outcome == "store away":
+            world.store.down = {"beat"}
+        return claimed
+
+    world.store.change = claim_and_stop  # type: ignore[attr-defined]
+    if outcome == "ended":
+        with pytest.raises(Refusal) as caught:
+            world.receive()
+        assert (caught.value.status, world.engine.worker.count) == (409, 0)
+    else:
+        running = world.receive()
+        assert (running.ended, seconds_left(world, running) > 0) == (False, outcome == "lease renewed")
 
 
 def test_all_leases_take_one_write_and_leave_the_version_alone(world: Bench) -> None:

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from backjob.errors import BackgroundOnly, JobContinued, JobEnded, JobFailed, JobRetried
 from backjob.lifecycle import REFUSAL_HEADER, TIMED_OUT, history_of
 from backjob.model import Changes, Expect, Grant, Job, Request, Status
+from backjob.stores.memory import MemoryStore
+from backjob.testing import FakeClock
 from backjob.worker.outcomes import Outcome, seconds_of
 from backjob.worker.replies import Refusal
 from backjob.worker.running import Running
@@ -74,6 +76,22 @@ def test_a_token_of_an_earlier_run_writes_nothing(world: Bench) -> None:
     job = world.job(running.job.id)
     assert (job.run, job.status) == (2, Status.STARTED)
     assert world.ended == []
+
+
+@pytest.mark.parametrize("outcome", ["fails", "times out"])
+def test_the_history_has_the_stores_times_whatever_this_computers_clock_says(outcome: str) -> None:
+    wrong, right = FakeClock(), FakeClock()
+    wrong.jump(3600)
+    world = bench(clock=wrong, store=MemoryStore(clock=right), error_timeout=60)
+    running = world.run(retries=1)
+    began = right.now()
+    for clock in (wrong, right):
+        clock.advance(5)
+    if outcome == "times out":
+        world.store.store.change(running.job.id, Expect(token=running.token), Changes(token=TIMED_OUT))
+    world.engine.worker.end(running, Outcome(500))
+    (entry,) = history_of(world.job(running.job.id))
+    assert (entry["begin"], entry["end"]) == (began.isoformat(), right.now().isoformat())
 
 
 def test_a_claim_and_an_end_take_one_write_each(world: Bench) -> None:
@@ -460,6 +478,8 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
         (" 0 ", 0.0),
         ("Sun, 01 Mar 2026 12:01:30 GMT", 90.0),
         ("Sun, 01 Mar 2026 11:00:00 GMT", 0.0),
+        ("9" * 30, 31 * 86400.0),
+        ("Sun, 02 Mar 2036 11:00:00 GMT", 31 * 86400.0),
         ("Sun, 01 Mar 2026 13:01:30 +0100", 90.0),
         ("Sun, 01 Mar 2026 12:01:30 -0000", 90.0),
         (None, None),

@@ -17,6 +17,7 @@ from backjob.cli.findings import EXIT_CODES as DOCTOR_EXIT_CODES
 from backjob.cli.opening import PREFIX
 from backjob.jobs import BackJob
 from backjob.model import Status
+from backjob.model.durations import LONGEST
 from backjob.status.words import WORDS
 
 COMMANDS: Final = (
@@ -268,6 +269,6 @@ def _count(text: str) -> int:
 
 def _seconds(text: str) -> float:
     seconds = float(text)
-    if not 0 < seconds <= 3600:
-        raise ArgumentTypeError("must be more than 0 s and at most 3600 s")
+    if not 0 < seconds <= LONGEST:
+        raise ArgumentTypeError(f"must be more than 0 s and at most {LONGEST} s")
     return seconds

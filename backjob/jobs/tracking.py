@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence, Sized
@@ -45,6 +46,7 @@ class Tracking(Slices):
         is asked for. Raises `InvalidRequest`, also if a database transaction is open.
         """
         text = None if text is None else text_of("text", text)
+        _check_total(total)
         if resume is False:
             items = self._tracked(iterable, text, total)
         else:
@@ -108,6 +110,7 @@ class Tracking(Slices):
     ) -> AsyncIterator[_T]:
         """`track` for an async handler, over an async iterable or an ordinary one."""
         text = None if text is None else text_of("text", text)
+        _check_total(total)
         items = self._aitems(iterable, text, total, resume)
         return items if before_each is None else _awatched(items, before_each)
 
@@ -178,6 +181,12 @@ class Tracking(Slices):
         running = self._running()
         if done and running is not None and pace.note(running, done):
             await self._engine.offload(running.write_now)
+
+
+def _check_total(total: float | None) -> None:
+    """Raise `InvalidRequest` for a number of items that is none. It may be of another type, such as numpy's."""
+    if total is not None and (isinstance(total, bool) or not 0 <= total < math.inf):  # false for NaN, too
+        raise InvalidRequest("total", f"must be the number of items, 0 or more, not {total!r}")
 
 
 class _Pace:

@@ -566,6 +566,30 @@ def test_a_job_that_waits_for_a_slot_is_tried_more_and_more_rarely(*, user: bool
     assert world.store.count("take_due") <= 2.5 * 30
 
 
+@pytest.mark.parametrize("user", [False, True], ids=["anonymous", "as the current user"])
+def test_each_queue_without_a_free_slot_is_tried_at_its_own_time(*, user: bool) -> None:
+    limits: dict[str, Any] = {"queues": {"exports": {"max_running": 1}, "reports": {"max_running": 1}}}
+    world = bench(**limits)
+    other = neighbour(world, **limits)
+    runs = {queue: (other.run(queue=queue), other.transport.sent[-1]) for queue in ("exports", "reports")}
+    with served():
+        first = world.jobs.start("/work", queue="exports", as_current_user=user)
+        world.step()
+        world.clock.advance(0.1)
+        second = world.jobs.start("/work", queue="reports", as_current_user=user)
+        world.step()
+    running, sent = runs["exports"]
+    finish(other, sent, running)
+    world.step(0.1)
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [first]
+    running, sent = runs["reports"]
+    finish(other, sent, running)
+    until = world.clock.monotonic() + 0.5
+    while world.clock.monotonic() < until:  # as often as the monitor's thread itself
+        world.clock.advance(max(world.step(), 0.001))
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [first, second]
+
+
 def test_a_job_that_waited_for_a_slot_and_was_claimed_late_holds_up_no_other() -> None:
     limits: dict[str, Any] = {"queues": {"exports": {"max_running": 1}}}
     world = bench(**limits)

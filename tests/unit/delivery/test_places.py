@@ -456,6 +456,43 @@ def test_a_short_delivery_timeout_does_not_end_a_job_that_waits_for_a_place(
     assert world.job(job_id).status is Status.COMPLETED
 
 
+@pytest.mark.parametrize("user", [False, True], ids=["anonymous", "as the current user"])
+@pytest.mark.parametrize(
+    "limits", [{"max_running": 1}, {"queues": {"exports": {"max_running": 1}}}], ids=["no place", "no slot"]
+)
+def test_a_job_whose_deliveries_all_fail_ends_even_if_it_waits_for_room_in_between(
+    *, limits: dict[str, Any], user: bool
+) -> None:
+    world = bench(delivery_timeout=60, **limits)
+    with served():
+        job_id = world.jobs.start("/work", queue="exports", as_current_user=user)
+    world.step()
+    for _ in range(200):
+        for sent in waiting(world):
+            assert sent.delivery.job_id == job_id
+            sent.fail(ConnectionLost("reset"))
+        world.step()
+        if world.job(job_id).status.is_final:
+            break
+        world.start("/long", queue="exports")
+        world.step()
+        [sent] = waiting(world)
+        running = world.receive(sent)
+        assert running.job.path == "/long"
+        for _ in range(70):
+            world.step(1)
+        finish(world, sent, running)
+        for _ in range(40):
+            world.step(0.3)
+            if waiting(world):
+                break
+    job = world.job(job_id)
+    assert job.status is Status.FAILED
+    assert (job.status_text or "").endswith("the last attempt: reset")
+    attempts = sum(sent.delivery.job_id == job_id for sent in world.transport.sent)
+    assert 10 <= attempts <= 16  # the pauses between them take 60 s in all
+
+
 def test_a_job_with_held_credentials_waits_for_a_slot_with_its_process() -> None:
     world = bench(queues={"exports": {"max_running": 1}})
     other = neighbour(world, queues={"exports": {"max_running": 1}})

@@ -18,6 +18,7 @@ from backjob.cli.findings import EXIT_CODES as DOCTOR_EXIT_CODES
 from backjob.cli.opening import PREFIX
 from backjob.jobs import BackJob
 from backjob.model import Status
+from backjob.model.durations import LONGEST
 from backjob.status.words import WORDS
 
 COMMANDS: Final = (
@@ -271,6 +272,6 @@ def _count(text: str) -> int:
 def _seconds(text: str) -> float:
     with suppress(ValueError):
         seconds = float(text)
-        if 0 < seconds <= 3600:
+        if 0 < seconds <= LONGEST:
             return seconds
-    raise ArgumentTypeError(f"must be more than 0 s and at most 3600 s, not {text!r}")
+    raise ArgumentTypeError(f"must be more than 0 s and at most {LONGEST} s, not {text!r}")

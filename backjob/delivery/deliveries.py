@@ -21,6 +21,7 @@ from backjob.errors import UNTIMELY, NotSent, StoreError
 from backjob.lifecycle import (
     BUSY,
     REFUSAL_HEADER,
+    Late,
     Next,
     after_answer,
     after_silence,
@@ -74,6 +75,7 @@ class Deliveries(Sending):
     def _keep(self, job: Job, credentials: Credentials | None, at: float) -> PendingDelivery:
         delivery = PendingDelivery(job.id, job, job.version, credentials, job.held, at, job.run)
         delivery.is_whole = bool(credentials) or not job.held  # else read it again before it ends for want of them
+        delivery.tried, delivery.failures = self._left.pop((job.id, job.run), (0.0, 0))
         self._by_id[job.id] = delivery
         return delivery
 
@@ -275,12 +277,17 @@ class Deliveries(Sending):
         self._send_at(self._monotonic() + refusal_pause(delivery.refusals), delivery)
         self._waits_for_room(delivery, job, self._for_room(delivery))
 
+    def _is_tried(self, delivery: PendingDelivery) -> bool:
+        """Return whether requests have failed for as long as the delivery timeout, without the time spent waiting for room."""
+        sent = delivery.first_sent
+        return sent is not None and delivery.tried + self._monotonic() - sent >= self._parts.delivery_timeout
+
     def _wait(self, job: Job, delivery: PendingDelivery) -> None:
         delivery.future, delivery.job, delivery.version, delivery.send_at = None, job, job.version, None
         delivery.is_whole = False
 
     def _retry(self, job: Job, delivery: PendingDelivery, reason: str) -> None:
-        limit = self._limit(job, delivery)
+        limit = self._limit(job, delivery) or (Late.UNDELIVERED if self._is_tried(delivery) else None)
         if limit is not None:
             self._end(job, failed(f"{past_end(job, limit).text}; the last attempt: {reason}"))
             return

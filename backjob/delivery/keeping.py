@@ -33,6 +33,7 @@ _CLAIMED_INTERVAL: Final = 5.0
 """Seconds between reads of a claimed job whose connection is lost and whose credentials only this process has."""
 _TURN: Final = 0.1
 """Seconds that a next slice lets other jobs go first if some wait."""
+_MOST_LEFT: Final = 1000
 _NONE: Final = Changes()
 _Action: TypeAlias = Callable[[PendingDelivery], None]
 
@@ -72,6 +73,8 @@ class Keeping:
         self.slots = Slots(parts)
         self._slotless = Slotless()
         self._by_id: dict[str, PendingDelivery] = {}
+        self._left: dict[tuple[str, int], tuple[float, int]] = {}
+        """The job and run that this process has left to others → for how long it had tried to deliver it, and its failures."""
         self._agenda: list[tuple[float, int, _Action, str]] = []
         self._order = count()
         self._ready: deque[str] = deque()
@@ -181,19 +184,30 @@ class Keeping:
 
         That never ends a job, so its delivery timeout begins anew when it is sent; and no earlier reason says why it waits.
         """
-        delivery.first_sent = delivery.waiting_for = None
+        self._stop_time(delivery)
+        delivery.waiting_for = None
         return Changes(deliver_by=None, waiting_for=None)
 
     def _unsent(self, delivery: PendingDelivery) -> Changes:
         """Return the changes to a job that waits for room, or for the proof of an address: that ends no job either."""
         if self._proof.waiting is None:
             return self._for_room(delivery)
-        delivery.first_sent = None
+        self._stop_time(delivery)
         return Changes(deliver_by=None)
+
+    def _stop_time(self, delivery: PendingDelivery) -> None:
+        """Stop the delivery timeout, and count what the requests that failed until then have taken, with the pauses after them."""
+        if delivery.first_sent is not None:
+            delivery.tried += max(0.0, delivery.ready_at - delivery.first_sent)
+            delivery.first_sent = None
 
     def _leave_to_others(self, delivery: PendingDelivery, changes: Changes = _NONE) -> None:
         """Give up the lease of a job that was not sent, and forget it, unless it was changed: then decide anew."""
         if self._give_up_lease(delivery, changes):
+            if delivery.failures:  # this process may deliver it again, and must not begin anew each time
+                self._left[delivery.job_id, delivery.run] = delivery.tried, delivery.failures
+                if len(self._left) > _MOST_LEFT:
+                    del self._left[next(iter(self._left))]
             self.drop(delivery.job_id)
         else:
             self._read_again(delivery)

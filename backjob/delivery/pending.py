@@ -31,7 +31,8 @@ class PendingDelivery:
     out of date.
 
     ``run`` is the run to deliver, and ``first_sent`` when (monotonic, s) its first request was sent, from which the
-    delivery timeout counts. ``refusals`` counts the last answers in a row of busy processes. ``is_claimed``: the run was
+    delivery timeout counts; it counts anew after the job has waited for room or proof. ``tried`` is for how long (s) requests
+    of this run had failed before that, and ``failures`` how many have. ``refusals`` counts the last answers in a row of busy processes. ``is_claimed``: the run was
     claimed, and this process keeps the credentials for the next one.
     """
 
@@ -43,6 +44,7 @@ class PendingDelivery:
     due_at: float
     run: int = 1
     is_whole: bool = True
+    tried: float = 0.0
     failures: int = 0
     refusals: int = 0
     is_doubted: bool = False
@@ -59,6 +61,7 @@ class PendingDelivery:
         """Deliver the run that the job waits for; forget the deliveries of earlier ones."""
         self.job, self.version, self.run, self.is_whole = job, job.version, job.run, False
         self.future = self.sent = self.first_sent = self.send_at = None
+        self.tried = 0.0
         self.failures = self.refusals = 0
         self.is_doubted = self.is_claimed = False
         self.waiting_for = None

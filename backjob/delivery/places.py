@@ -152,10 +152,10 @@ class Slots:
         for queue in [queue for queue, full in self._full.items() if full.until <= now and not but(queue)]:
             del self._full[queue]
 
-    def next_event(self) -> float | None:
-        """Return when a full queue is tried again, on the monotonic clock (s)."""
-        now = self._monotonic()
-        return min((full.until for full in self._full.values() if full.until > now), default=None)
+    def next_try(self, queue: str) -> float:
+        """Return when a queue is tried again, on the monotonic clock (s): now, unless it is full."""
+        now, full = self._monotonic(), self._full.get(queue)
+        return now if full is None else max(now, full.until)
 
     def take(self, queue: str, change: Callable[[str], Job | None]) -> tuple[Job | None, bool]:
         """Take a free slot with ``change(slot)``. Returns its job, and whether there was a free slot."""

@@ -253,7 +253,7 @@ class Sending(Keeping):
         return None if changed is None else evolve(changed, request=job.request)
 
     def _wait_for_slot(self, delivery: PendingDelivery, job: Job) -> None:
-        at = self.slots.next_event() or self._monotonic()
+        at = self.slots.next_try(job.queue)
         changes = self._for_room(delivery)
         if not (job.held or self._parts.keeps_leases):
             self._leave_to_others(delivery, changes)

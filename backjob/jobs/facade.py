@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import EllipsisType, TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Self, Unpack
 
 from backjob.http.arguments import MAX_HEADERS, Content
 from backjob.http.origins import URL
@@ -17,11 +17,12 @@ from backjob.jobs.inside import Inside
 from backjob.jobs.options import Hook, Options
 from backjob.jobs.outside import Outside
 from backjob.jobs.starting import Terms, prepared
-from backjob.jobs.storing import Merge, started
+from backjob.jobs.storing import Merge, StartOptions, started
 from backjob.model import DEFAULT_QUEUE, JobState, Seconds
 from backjob.protocols import Clock, Files, Signer, Store, Transport
+from backjob.worker.offload import to_thread
 
-__all__ = ["BackJob", "Merge", "StartOptions", "application_of", "check_options", "engine_of", "set_up_for_command"]
+__all__ = ["BackJob", "application_of", "engine_of", "set_up_for_command"]
 
 
 class BackJob(Inside, Outside):
@@ -342,6 +343,10 @@ class BackJob(Inside, Outside):
         """Write what is pending, and close threads, connections and the store. Calling it twice does no harm."""
         self._engine.close()
 
+    async def aclose(self) -> None:
+        """`close` that does not block the event loop."""
+        await to_thread(self.close)
+
     def __enter__(self) -> Self:
         return self
 
@@ -349,6 +354,14 @@ class BackJob(Inside, Outside):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
 
 def engine_of(jobs: BackJob | Engine) -> Engine:
@@ -364,37 +377,3 @@ def application_of(jobs: BackJob) -> Any:
 def set_up_for_command(jobs: BackJob) -> None:
     """Make a `BackJob` usable that the command line has just imported. Raises `InvalidRequest` ("app") if it can't be."""
     jobs._set_up_for_command()  # noqa: SLF001
-
-
-class StartOptions(TypedDict, total=False):
-    """The keyword arguments of `BackJob.start`."""
-
-    method: str
-    form: Mapping[str, Any] | Iterable[tuple[str, Any]] | None
-    json: Any
-    body: bytes | str | None
-    headers: Mapping[str, str] | None
-    as_current_user: bool
-    as_owner: bool
-    delay: Seconds | datetime
-    expires: Seconds | datetime | None
-    retries: int
-    retry_delay: Seconds
-    queue: str
-    scope: str
-    owner: str | EllipsisType | None
-    merge: Merge
-    error_timeout: Seconds | None
-    title: str | None
-    key: str | None
-    keep_request: bool
-
-
-def check_options(options: Mapping[str, object], values: str) -> None:
-    """Refuse unknown options of ``start()``, before a route is looked up without the values that they were meant to be.
-
-    ``values`` says where those belong. Raises `TypeError`, as Python does for an unknown argument.
-    """
-    unknown = ", ".join(repr(name) for name in options if name not in StartOptions.__optional_keys__)
-    if unknown:
-        raise TypeError(f"start() got unexpected arguments: {unknown}; the values of a route belong into {values}")

@@ -16,7 +16,7 @@ from backjob.files import DirectoryFiles
 from backjob.http.arguments import MAX_HEADERS, check_label, check_number, check_value
 from backjob.http.inherited import cookie_names, credential_names, forwarded_names
 from backjob.http.public import public_url, trusted_origins
-from backjob.model import JobState, in_seconds
+from backjob.model import JobState, check_duration, in_seconds
 from backjob.protocols import Capability, Clock, Files, Signer, Store, Transport, lacks
 from backjob.worker.running import CaptureOptions
 
@@ -42,13 +42,17 @@ _QUEUE_SETTINGS: Final = ("dispatch", "max_running")
 
 def _at_least(least: float) -> Callable[[object, Attribute[Any], object], None]:
     def check(_options: object, attribute: Attribute[Any], value: object) -> None:
-        check_number(attribute.name, value, least)
+        check_duration(attribute.name, value, least)
 
     return check
 
 
-def _number(default: float) -> Any:
-    return field(default=default, validator=_at_least(0))
+def _check_days(_options: object, attribute: Attribute[float], value: object) -> None:
+    check_number(attribute.name, value, 0)
+
+
+def _days(default: float) -> Any:
+    return field(default=default, validator=_check_days)
 
 
 def _check_count(_options: object, attribute: Attribute[int | None], value: object) -> None:
@@ -205,10 +209,10 @@ def _check_prefix(_options: object, _attribute: object, value: str) -> None:
         raise InvalidRequest("status_prefix", f"must begin with a slash and not end with one, not {value!r}")
 
 
-def check_error_timeout(value: object) -> None:
-    """Raise `InvalidRequest` unless the value can be an ``error_timeout``."""
-    if value != 0 or isinstance(value, bool):
-        check_number("error_timeout", value, SHORTEST_TIMEOUT)
+def check_error_timeout(value: object) -> float:
+    """Return an ``error_timeout`` in seconds. Raises `InvalidRequest`."""
+    seconds = check_duration("error_timeout", value)
+    return check_duration("error_timeout", value, SHORTEST_TIMEOUT) if seconds else seconds
 
 
 def _check_size(_options: object, attribute: Attribute[int], value: object) -> None:
@@ -244,12 +248,10 @@ class Options:
     page_template: str | None = field(default=None, converter=_page_template)
     """The text of the application's own template of the page."""
     status_prefix: str = field(default="/backjob", validator=_check_prefix)
-    error_timeout: float = field(
-        default=3600, converter=in_seconds, validator=lambda *given: check_error_timeout(given[-1])
-    )
+    error_timeout: float = field(default=3600, converter=check_error_timeout)
     delivery_timeout: float = field(default=600, converter=in_seconds, validator=_at_least(1))
-    completed_retention_days: float = _number(30)
-    retention_days: float = _number(60)
+    completed_retention_days: float = _days(30)
+    retention_days: float = _days(60)
     max_output: int = _count(1 << 20)
     max_body: int = _count(1 << 20)
     max_headers: int = _count(MAX_HEADERS)

@@ -8,7 +8,7 @@ from typing import BinaryIO, Final
 
 from backjob.errors import InvalidRequest
 from backjob.jobs.engine import UsesEngine
-from backjob.model import JobState, Output, Query, Seconds, Status, in_seconds, parse_position
+from backjob.model import JobState, Output, Query, Seconds, Status, check_duration, parse_position
 from backjob.status.embedding import ElementOptions, Markup, element, text_of
 from backjob.worker.offload import sleep
 from backjob.worker.running import current
@@ -161,11 +161,13 @@ class Outside(UsesEngine):
     def join(self, job_id: str, timeout: Seconds | None = None) -> JobState:
         """Wait for the end, and return the final state. Raises `JobNotFound`, and `TimeoutError` after ``timeout`` s.
 
-        In an action, it raises `InvalidRequest` unless the job has ended: both might wait for the place of the other.
+        None waits without a limit. In an action, it raises `InvalidRequest` unless the job has ended: both might wait for the
+        place of the other.
         """
+        limit = _limit(timeout)
         self._check_wait("join", job_id)
         pause = threading.Event()
-        polls = self._polls(job_id, timeout)
+        polls = self._polls(job_id, limit)
         while True:
             item = next(polls)
             if not isinstance(item, JobState):
@@ -181,10 +183,9 @@ class Outside(UsesEngine):
                 "in a job that on_end starts or after continue_later()",
             )
 
-    def _polls(self, job_id: str, timeout: Seconds | None = None) -> Iterator[JobState | float]:
+    def _polls(self, job_id: str, limit: float | None = None) -> Iterator[JobState | float]:
         """Yield each new state, and between two polls the seconds to wait; ends after the final state."""
         clock = self._engine.clock
-        limit = in_seconds(timeout)
         until = None if limit is None else clock.monotonic() + limit
         wait = _MIN_INTERVAL
         last: JobState | None = None
@@ -262,11 +263,16 @@ class Outside(UsesEngine):
 
     async def ajoin(self, job_id: str, timeout: Seconds | None = None) -> JobState:  # noqa: ASYNC109 - join's twin
         """`join` for an async handler."""
+        limit = _limit(timeout)
         await self._engine.offload(self._check_wait, "join", job_id)
-        polls = self._polls(job_id, timeout)
+        polls = self._polls(job_id, limit)
         while True:
             item = await self._engine.offload(next, polls)
             if not isinstance(item, JobState):
                 await sleep(item)
             elif item.status.is_final:
                 return item
+
+
+def _limit(timeout: Seconds | None) -> float | None:
+    return None if timeout is None else check_duration("timeout", timeout)

@@ -20,11 +20,10 @@ from backjob.errors import (
     JobRetried,
     NoCurrentRequest,
 )
-from backjob.http.arguments import check_number
 from backjob.http.values import text_of
 from backjob.jobs.cursors import checked_cursor, positions_of
 from backjob.jobs.engine import Engine, UsesEngine
-from backjob.model import JsonValue, Seconds, in_seconds, short_text
+from backjob.model import JsonValue, Seconds, check_duration, short_text
 from backjob.worker.running import Running, current
 
 _log = logging.getLogger("backjob")
@@ -137,12 +136,10 @@ class Slices(UsesEngine):
         The text is the reason, in the history of the job; without a retry left the job ends FAILED with it. Raises
         `InvalidRequest`; outside of a background request `BackgroundOnly`, or `NoCurrentRequest`.
         """
-        seconds = in_seconds(delay)
-        if seconds is not None:
-            check_number("delay", seconds, 0)
+        seconds = None if delay is None else check_duration("delay", delay)
         reason = short_text(text_of("text", text)) if text else "the action called retry()"
         running = self._run_to_leave("retry")
-        raise leaving(running, JobRetried(reason, None if seconds is None else float(seconds)))
+        raise leaving(running, JobRetried(reason, seconds))
 
     async def aretry(self, delay: Seconds | None = None, text: str | None = None) -> NoReturn:
         """`retry` for an async handler."""

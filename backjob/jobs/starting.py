@@ -28,7 +28,7 @@ from backjob.http.values import text_of
 from backjob.jobs.engine import Engine
 from backjob.jobs.options import check_error_timeout, check_queue
 from backjob.lifecycle import DISPATCHED
-from backjob.model import DEFAULT_QUEUE, Caller, Credentials, Draft, Headers, Query, Request, Seconds, in_seconds
+from backjob.model import DEFAULT_QUEUE, Caller, Credentials, Draft, Headers, Query, Request, Seconds, check_duration
 from backjob.protocols import Capability, lacks
 from backjob.signing.tokens import new_job_id
 from backjob.worker.running import current
@@ -149,13 +149,9 @@ def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
     if due != 0 and Capability.RETENTION in lacks(engine.store):
         raise InvalidRequest("delay", "this store may drop a waiting job to make room: keep delayed jobs in a database")
     expires = _expiry(engine, terms.expires, due)
-    timeout = engine.options.error_timeout
-    if terms.error_timeout is not None:
-        timeout = in_seconds(terms.error_timeout)
-        check_error_timeout(timeout)
+    timeout = engine.options.error_timeout if terms.error_timeout is None else check_error_timeout(terms.error_timeout)
     check_number("retries", terms.retries, 0, whole=True)
-    retry_delay = in_seconds(terms.retry_delay)
-    check_number("retry_delay", retry_delay, 0)
+    retry_delay = check_duration("retry_delay", terms.retry_delay)
     if terms.retries and Capability.RETENTION in lacks(engine.store):
         raise InvalidRequest("retries", "this store may drop a waiting job to make room: keep such jobs in a database")
     queue = check_queue(terms.queue)
@@ -199,9 +195,9 @@ def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
         scope=scope,
         due=due,
         expires=expires,
-        error_timeout=float(timeout),
+        error_timeout=timeout,
         retries=terms.retries,
-        retry_delay=float(retry_delay),
+        retry_delay=retry_delay,
         queue=queue,
         as_owner=terms.as_owner,
         lessee=lessee,

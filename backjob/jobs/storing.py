@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final, Literal, TypeAlias
+from types import EllipsisType
+from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 from attrs import evolve
 
@@ -15,7 +17,7 @@ from backjob.jobs.engine import Engine
 from backjob.jobs.merging import is_same, lasting_key, merge_key
 from backjob.jobs.starting import Prepared, Terms, drafted
 from backjob.lifecycle import DISPATCHED, is_leased, lasts, waits_until_sent
-from backjob.model import UNSET, Changes, Credentials, Draft, Expect, Job, Status, is_storable
+from backjob.model import UNSET, Changes, Credentials, Draft, Expect, Job, Seconds, Status, is_storable
 
 Merge: TypeAlias = Literal["never", "pending", "unfinished"]
 
@@ -150,3 +152,37 @@ def _created_or_joined(engine: Engine, draft: Draft, key: str, work: Prepared) -
         if moved is not None:
             engine.when_committed(job.id, partial(engine.monitor.reschedule, moved, _sent(engine, moved, work)))
             return moved
+
+
+class StartOptions(TypedDict, total=False):
+    """The keyword arguments of `BackJob.start`."""
+
+    method: str
+    form: Mapping[str, Any] | Iterable[tuple[str, Any]] | None
+    json: Any
+    body: bytes | str | None
+    headers: Mapping[str, str] | None
+    as_current_user: bool
+    as_owner: bool
+    delay: Seconds | datetime
+    expires: Seconds | datetime | None
+    retries: int
+    retry_delay: Seconds
+    queue: str
+    scope: str
+    owner: str | EllipsisType | None
+    merge: Merge
+    error_timeout: Seconds | None
+    title: str | None
+    key: str | None
+    keep_request: bool
+
+
+def check_options(options: Mapping[str, object], values: str) -> None:
+    """Refuse unknown options of ``start()``, before a route is looked up without the values that they were meant to be.
+
+    ``values`` says where those belong. Raises `TypeError`, as Python does for an unknown argument.
+    """
+    unknown = ", ".join(repr(name) for name in options if name not in StartOptions.__optional_keys__)
+    if unknown:
+        raise TypeError(f"start() got unexpected arguments: {unknown}; the values of a route belong into {values}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence, Sized
@@ -16,7 +17,6 @@ from backjob.jobs.slices import Slices, leaving, refuse_lost_work, save, time_le
 from backjob.model import JsonValue
 from backjob.process import in_event_loop
 from backjob.worker.running import Running
-from backjob.worker.unwritten import percent
 
 _T = TypeVar("_T")
 
@@ -191,10 +191,11 @@ class Tracking(Slices):
 
 
 def _check_total(total: Any) -> None:
-    try:
-        _ = percent(0, total)
-    except InvalidRequest:
-        raise InvalidRequest("total", f"must be a number, not {total!r}") from None
+    """Raise `InvalidRequest` for a number of items that is none. It may be of another type, such as numpy's."""
+    with suppress(TypeError):
+        if total is None or (not isinstance(total, bool) and 0 <= total < math.inf):  # false for NaN, too
+            return
+    raise InvalidRequest("total", f"must be the number of items, 0 or more, not {total!r}")
 
 
 class _Pace:

@@ -5,7 +5,7 @@ Times are aware datetimes in UTC, ages and timeouts are seconds, sizes and offse
 
 from __future__ import annotations
 
-from backjob.model.durations import Seconds, in_seconds
+from backjob.model.durations import Seconds, check_duration, in_seconds
 from backjob.model.jobs import Changes, Draft, Expect, Grant, Job, Output, Query, Report
 from backjob.model.positions import parse_position
 from backjob.model.requests import Caller, Credentials, Request, Response
@@ -47,6 +47,7 @@ __all__ = [
     "Seconds",
     "Status",
     "Unset",
+    "check_duration",
     "clean_text",
     "in_seconds",
     "is_storable",

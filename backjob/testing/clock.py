@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from backjob.errors import InvalidRequest
+from backjob.model.durations import LONGEST, Seconds, check_duration
 
 __all__ = ["FakeClock"]
 
 # Not a whole second, so that a store that loses microseconds fails at once.
-_START = datetime(2031, 5, 17, 11, 22, 33, 456789, tzinfo=UTC)
+_START: Final = datetime(2031, 5, 17, 11, 22, 33, 456789, tzinfo=UTC)
 
 
 class FakeClock:
@@ -30,15 +34,17 @@ class FakeClock:
         with self._lock:
             return self._monotonic.total_seconds()
 
-    def advance(self, seconds: float) -> None:
-        """Move both the wall clock and the monotonic clock forward."""
-        if seconds < 0:
-            raise ValueError("advance() moves forward only; jump() can set the wall clock back")
+    def advance(self, seconds: Seconds) -> None:
+        """Move both the wall clock and the monotonic clock forward. Raises `InvalidRequest`."""
+        moved = check_duration("seconds", seconds, -LONGEST)
+        if moved < 0:
+            raise InvalidRequest("seconds", "advance() moves forward only; jump() can set the wall clock back")
         with self._lock:
-            self._now += timedelta(seconds=seconds)
-            self._monotonic += timedelta(seconds=seconds)
+            self._now += timedelta(seconds=moved)
+            self._monotonic += timedelta(seconds=moved)
 
-    def jump(self, seconds: float) -> None:
-        """Move only the wall clock, in either direction, as if it was set or the machine slept."""
+    def jump(self, seconds: Seconds) -> None:
+        """Move only the wall clock, in either direction, as if it was set or the machine slept. Raises `InvalidRequest`."""
+        moved = check_duration("seconds", seconds, -LONGEST)
         with self._lock:
-            self._now += timedelta(seconds=seconds)
+            self._now += timedelta(seconds=moved)

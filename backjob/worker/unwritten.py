@@ -13,7 +13,7 @@ from backjob.model import LONGEST_TAIL, UNSET, Job, JsonValue, Report, Unset, cl
 _FULL: Final = 1 << 16  # bytes of output
 
 
-def percent(progress: float, total: float | None = None) -> int:
+def percent(progress: float, total: float | None = None, *, argument: str = "progress") -> int:
     """Return progress as an integer from 0 to 100, rounded half up. Raises `InvalidRequest` if it is not a number."""
     if total == 0:
         return 100
@@ -25,7 +25,7 @@ def percent(progress: float, total: float | None = None) -> int:
         value = math.inf if (progress > 0) == (total is None or total > 0) else -math.inf
     if math.isnan(value):
         given = repr(progress) if total is None else f"{progress!r} of {total!r}"
-        raise InvalidRequest("progress", f"must be a number, not {given}")
+        raise InvalidRequest(argument, f"must be a number, not {given}")
     return int(min(100.0, max(0.0, value)) + 0.5)
 
 
@@ -68,7 +68,7 @@ class Unwritten:
 
     def raise_progress(self, amount: float) -> None:
         """Raise the progress by an amount. Amounts below 1 add up."""
-        percent(amount)  # raises if it is not a number
+        percent(amount, argument="amount")  # raises if it is not a number
         with self._lock:
             exact = self._exact_progress if percent(self._exact_progress) == self.progress else self.progress
             self._exact_progress = min(100.0, max(0.0, exact + float(max(-100, min(100, amount)))))

@@ -284,6 +284,7 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
     "aelement": ELEMENT,
     "afail": {"text": "", "*": ..., "job_id": None},
     "acleanup": {},
+    "aclose": {},
     "aoutput": {"job_id": EMPTY, "offset": 0},
     "aopen_file": {"job_id": EMPTY},
     "adeliver": {"job_id": EMPTY, "transport": None},
@@ -335,11 +336,13 @@ def test_what_an_action_reads_of_its_job_is_a_property(name: str) -> None:
 def test_a_backjob_is_a_context_manager() -> None:
     assert hasattr(BackJob, "__enter__")
     assert hasattr(BackJob, "__exit__")
+    assert inspect.iscoroutinefunction(BackJob.__aenter__)
+    assert inspect.iscoroutinefunction(BackJob.__aexit__)
 
 
 def test_the_async_twins_are_coroutines() -> None:
     twins = {name: getattr(BackJob, name) for name in METHODS if name.startswith("a") and name[1:] in METHODS}
-    assert len(twins) == 24
+    assert len(twins) == 25
     for name, twin in {**twins, "astart": BackJob.astart}.items():
         # atrack() checks its arguments at once and then returns an async iterator.
         assert inspect.iscoroutinefunction(twin) or inspect.isasyncgenfunction(twin) or name == "atrack", name

@@ -16,7 +16,7 @@ from attrs import evolve
 
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, SlotTaken, StoreUnusable
-from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Seconds, Status, check_duration
 from backjob.protocols import Clock, Store
 from backjob.stores.rows import Row, assignments, conditions, job_row, microseconds, row_job, span
 from backjob.stores.sqlite.connections import Connections, Transaction, Writing
@@ -75,24 +75,23 @@ class SQLiteStore:
         durability: Literal["process", "power"] = "process",
         table_name: str = "backjob",
         create_table: bool = True,
-        busy_timeout: float = 5.0,
+        busy_timeout: Seconds = 5.0,
     ) -> None:
         if os.fspath(path) in ("", ":memory:"):
             raise InvalidRequest("path", "expected a file; for a store in memory, use MemoryStore()")
         if durability not in _SYNCHRONOUS:
             raise InvalidRequest("durability", 'expected "process" or "power"')
-        if not 0 <= busy_timeout <= 86400:
-            raise InvalidRequest("busy_timeout", "expected 0 to 86400 s")
+        timeout = check_duration("busy_timeout", busy_timeout, longest=86400)
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old: backjob needs 3.35 or newer")
         self._clock: Clock = SystemClock() if clock is None else clock
         self._sql = Statements.of(table_name)
         self._synchronous = _SYNCHRONOUS[durability]
         self._create_table = create_table
-        self._busy_timeout = busy_timeout
+        self._busy_timeout = timeout
         self._ready = False
         self._has_left_some = False
-        self._connections = Connections(Path(path).absolute(), busy_timeout, self._prepare)
+        self._connections = Connections(Path(path).absolute(), timeout, self._prepare)
         if create_table:
             self._connections.create_file()
             self._connections.read("SELECT 1")

@@ -13,7 +13,7 @@ from attrs import evolve
 
 from backjob.errors import InvalidRequest
 from backjob.lifecycle import End, Requeue, claimed, completed, ended, requeued
-from backjob.model import Draft, Expect, Job, Output, Report, Request
+from backjob.model import Draft, Expect, Job, Output, Report, Request, check_duration
 from backjob.protocols import Clock, Store
 from backjob.testing._stores.deadline import Deadline
 from backjob.testing._stores.differences import difference
@@ -141,6 +141,7 @@ class StoreCase:
         """The attributes of one test."""
         self.directory = directory
         self.clock = FakeClock()
+        self.patience = check_duration("patience", self.patience)
         self.deadline = Deadline(self.patience)
         with self.deadline.watched():
             self.store = self.new_store(self.clock)

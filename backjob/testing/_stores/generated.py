@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from hypothesis import HealthCheck, Phase, reject, settings
 
+from backjob.model import check_duration
+
 __all__ = ["SHRINKING", "Search"]
 
 SHRINKING: Final = 10.0
@@ -15,10 +17,10 @@ SHRINKING: Final = 10.0
 
 
 class Search:
-    """One generated test. It fails with the shortest example that it finds within ``seconds`` after the first failure."""
+    """One generated test. It fails with the shortest example that it finds within ``shrinking`` s after the first failure."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, shrinking: float) -> None:
+        self._seconds = check_duration("shrinking", shrinking)
         self._end: float | None = None
         self._shortest: tuple[AssertionError, list[str]] | None = None
 

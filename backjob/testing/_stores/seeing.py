@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 import pytest
 
 from backjob.lifecycle import claimed, completed, ended
-from backjob.model import Changes, Expect, Job, Output, Query, Report, Request, Status
+from backjob.model import Changes, Expect, Job, Output, Query, Report, Request, Status, check_duration
 from backjob.protocols import Store
 from backjob.testing._stores.case import LEASE, PATIENCE, draft, kept, same, unread
 from backjob.testing._stores.children import Children, StoreElsewhere
@@ -49,7 +49,7 @@ class SeesOthers:
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def _children_of_each_class(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-        cls.children = Children(tmp_path_factory.mktemp("processes"), cls.patience)
+        cls.children = Children(tmp_path_factory.mktemp("processes"), check_duration("patience", cls.patience))
         yield
         cls.children.end()
 
@@ -63,6 +63,8 @@ class SeesOthers:
         """The attributes of one test."""
         self.directory = directory
         self._address = self.address()
+        self.patience = check_duration("patience", self.patience)
+        self.clock_tolerance = check_duration("clock_tolerance", self.clock_tolerance)
         self._deadline = Deadline(self.patience)
         try:
             with self._deadline.watched(), closing(self.reopened()) as self.store:

@@ -14,7 +14,7 @@ import pytest
 from attrs import frozen
 
 from backjob.errors import ConnectionLost, NotSent
-from backjob.model import Request, Response
+from backjob.model import Request, Response, check_duration
 from backjob.protocols import Transport
 from backjob.testing._application import Application
 from backjob.testing._peer import PATIENCE, AnyPeer, OneDelivery, Peer, Received, answer
@@ -59,6 +59,8 @@ class TransportCase:
 
     @pytest.fixture
     def peer(self) -> Iterator[AnyPeer]:
+        self.patience = check_duration("patience", self.patience)
+        self.silence = check_duration("silence", self.silence)
         if self._has_server:
             with Peer(patience=self.patience) as server:
                 yield server

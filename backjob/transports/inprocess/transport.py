@@ -9,7 +9,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from backjob.errors import InvalidRequest, NotSent
 from backjob.http.addresses import parse_base_url
-from backjob.model import Response
+from backjob.http.arguments import check_number
+from backjob.model import Response, Seconds, check_duration
 from backjob.process import PerProcess
 from backjob.protocols import Delivery
 from backjob.transports.inprocess.calls import CLOSED, Calls
@@ -42,17 +43,16 @@ class InProcessTransport:
         *,
         interface: Interface | None = None,
         base_url: str = "http://localhost",
-        close_timeout: float = 5.0,
+        close_timeout: Seconds = 5.0,
     ) -> None:
-        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise InvalidRequest("threads", f"must be 1 or more, not {threads!r}")
+        check_number("threads", threads, 1, whole=True)
         if interface not in (None, "wsgi", "asgi"):
             raise InvalidRequest("interface", f'must be "wsgi" or "asgi", not {interface!r}')
         self.interface: Interface = interface or interface_of(app)
         self.capacity: Final = threads
         self._app = app
         self._base = parse_base_url(base_url)
-        self._close_timeout = close_timeout
+        self._close_timeout = check_duration("close_timeout", close_timeout)
         self._calls: PerProcess[Calls] = PerProcess(self._made)
         self._is_closed = False
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import ssl
 from concurrent.futures import Future
+from typing import Final
 
 from backjob.clock import SystemClock
-from backjob.errors import InvalidRequest, NotSent
+from backjob.errors import NotSent
 from backjob.http.addresses import route
+from backjob.http.arguments import check_number
 from backjob.http.wire import MAX_HEADER, MAX_RESPONSE
-from backjob.model import Response
+from backjob.model import Response, Seconds, check_duration
 from backjob.process import PerProcess
 from backjob.protocols import Clock, Delivery
 from backjob.transports.sockets.connection import Terms
 from backjob.transports.sockets.loop import Flight, SocketLoop
+
+_SHORTEST_TIMEOUT: Final = 0.001  # s
 
 
 class SocketTransport:
@@ -41,26 +45,25 @@ class SocketTransport:
         connect_to: str | None = None,
         tls: ssl.SSLContext | None = None,
         *,
-        connect_timeout: float = 10.0,
+        connect_timeout: Seconds = 10.0,
         max_in_flight: int | None = None,
         max_response: int = MAX_RESPONSE,
         max_header: int = MAX_HEADER,
         clock: Clock | None = None,
     ) -> None:
         where = route(base_url, connect_to, has_tls_context=tls is not None)
-        if connect_timeout <= 0:
-            raise InvalidRequest("connect_timeout", "must be more than 0 seconds")
-        if max_in_flight is not None and max_in_flight < 1:
-            raise InvalidRequest("max_in_flight", "must be 1 or more")
-        if max_response < 0 or max_header < 1:
-            raise InvalidRequest("max_response" if max_response < 0 else "max_header", "is too small")
+        timeout = check_duration("connect_timeout", connect_timeout, _SHORTEST_TIMEOUT)
+        if max_in_flight is not None:
+            check_number("max_in_flight", max_in_flight, 1, whole=True)
+        check_number("max_response", max_response, 0, whole=True)
+        check_number("max_header", max_header, 1, whole=True)
         if where.tls and tls is None:
             tls = ssl.create_default_context()
         self._terms = Terms(where, tls, max_response, max_header)
         self._max_in_flight = max_in_flight
         self._clock = SystemClock() if clock is None else clock
         self._closed = False
-        self._loops = PerProcess(lambda: SocketLoop(connect_timeout, self._clock), SocketLoop.abandon)
+        self._loops = PerProcess(lambda: SocketLoop(timeout, self._clock), SocketLoop.abandon)
 
     @classmethod
     def learnt(cls, base_url: str, sibling: SocketTransport | None = None) -> SocketTransport:

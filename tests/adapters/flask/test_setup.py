@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -215,6 +216,7 @@ def test_each_application_has_two_threads_and_close_ends_them_all(make_app: Make
 def test_closing_an_unused_backjob_creates_nothing(make_app: MakeApp) -> None:
     with BackJob(make_app(SECRET_KEY=None)) as jobs:
         pass
+    asyncio.run(jobs.aclose())
     assert not Path(jobs._applications[0]().instance_path).exists()  # type: ignore[union-attr]
 
 

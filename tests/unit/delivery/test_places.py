@@ -456,6 +456,43 @@ def test_a_short_delivery_timeout_does_not_end_a_job_that_waits_for_a_place(
     assert world.job(job_id).status is Status.COMPLETED
 
 
+@pytest.mark.parametrize("user", [False, True], ids=["anonymous", "as the current user"])
+@pytest.mark.parametrize(
+    "limits", [{"max_running": 1}, {"queues": {"exports": {"max_running": 1}}}], ids=["no place", "no slot"]
+)
+def test_a_job_whose_deliveries_all_fail_ends_even_if_it_waits_for_room_in_between(
+    *, limits: dict[str, Any], user: bool
+) -> None:
+    world = bench(delivery_timeout=60, **limits)
+    with served():
+        job_id = world.jobs.start("/work", queue="exports", as_current_user=user)
+    world.step()
+    for _ in range(200):
+        for sent in waiting(world):
+            assert sent.delivery.job_id == job_id
+            sent.fail(ConnectionLost("reset"))
+        world.step()
+        if world.job(job_id).status.is_final:
+            break
+        world.start("/long", queue="exports")
+        world.step()
+        [sent] = waiting(world)
+        running = world.receive(sent)
+        assert running.job.path == "/long"
+        for _ in range(70):
+            world.step(1)
+        finish(world, sent, running)
+        for _ in range(40):
+            world.step(0.3)
+            if waiting(world):
+                break
+    job = world.job(job_id)
+    assert job.status is Status.FAILED
+    assert (job.status_text or "").endswith("the last attempt: reset")
+    attempts = sum(sent.delivery.job_id == job_id for sent in world.transport.sent)
+    assert 10 <= attempts <= 16  # the pauses between them take 60 s in all
+
+
 def test_a_job_with_held_credentials_waits_for_a_slot_with_its_process() -> None:
     world = bench(queues={"exports": {"max_running": 1}})
     other = neighbour(world, queues={"exports": {"max_running": 1}})
@@ -564,6 +601,30 @@ def test_a_job_that_waits_for_a_slot_is_tried_more_and_more_rarely(*, user: bool
             one.leases.renew_if_due()
     assert world.store.count("change") <= 2.5 * 30  # two for a try of a job that any process may deliver
     assert world.store.count("take_due") <= 2.5 * 30
+
+
+@pytest.mark.parametrize("user", [False, True], ids=["anonymous", "as the current user"])
+def test_each_queue_without_a_free_slot_is_tried_at_its_own_time(*, user: bool) -> None:
+    limits: dict[str, Any] = {"queues": {"exports": {"max_running": 1}, "reports": {"max_running": 1}}}
+    world = bench(**limits)
+    other = neighbour(world, **limits)
+    runs = {queue: (other.run(queue=queue), other.transport.sent[-1]) for queue in ("exports", "reports")}
+    with served():
+        first = world.jobs.start("/work", queue="exports", as_current_user=user)
+        world.step()
+        world.clock.advance(0.1)
+        second = world.jobs.start("/work", queue="reports", as_current_user=user)
+        world.step()
+    running, sent = runs["exports"]
+    finish(other, sent, running)
+    world.step(0.1)
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [first]
+    running, sent = runs["reports"]
+    finish(other, sent, running)
+    until = world.clock.monotonic() + 0.5
+    while world.clock.monotonic() < until:  # as often as the monitor's thread itself
+        world.clock.advance(max(world.step(), 0.001))
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [first, second]
 
 
 def test_a_job_that_waited_for_a_slot_and_was_claimed_late_holds_up_no_other() -> None:

@@ -563,6 +563,22 @@ def test_the_context_manager_closes_transport_and_store() -> None:
     assert "close" in world.store.calls
 
 
+def test_the_async_context_manager_closes_too_and_the_event_loop_goes_on_meanwhile() -> None:
+    world = bench()
+    goes_on = threading.Event()
+    world.store.before["close"] = lambda: waited.append(goes_on.wait(DEADLINE))
+    waited: list[bool] = []
+
+    async def go() -> None:
+        async with world.jobs as jobs:
+            assert jobs is world.jobs
+            asyncio.get_running_loop().call_later(0.01, goes_on.set)
+
+    asyncio.run(go())
+    assert waited == [True]
+    assert world.transport.closed == 1
+
+
 # --- credentials stay in the process ------------------------------------------------------------------------------------------
 
 

@@ -201,7 +201,8 @@ class Site:
         """The rows that a job has printed so far."""
         page = self.client.get(f"{url}/output", headers={"Accept": "text/plain"})
         assert page.status == 200, (page.status, page.text, self.logs())
-        return [int(line.removeprefix("row ")) for line in page.text.splitlines()]
+        whole_lines = page.text.rpartition("\n")[0]  # print() may have written only the beginning of the last one
+        return [int(line.removeprefix("row ")) for line in whole_lines.splitlines()]
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Poll a condition until it is satisfied. If it never is, the error shows the logs."""

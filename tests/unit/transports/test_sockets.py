@@ -31,6 +31,7 @@ from backjob.testing.transports import PATIENCE, Call, OneDelivery, Peer, answer
 from backjob.transports.sockets import SocketTransport, descriptors
 from backjob.transports.sockets import connection as _connection
 from backjob.transports.sockets.loop import SocketLoop
+from tests.unit.transports.threads import socket_threads
 
 ROOT = Path(__file__).parents[3]
 LONG = Request("POST", "/", (), b"x" * 8_000_000)  # more than fits into the buffers between two sockets
@@ -76,10 +77,6 @@ def failure(transport: SocketTransport, request: Request | None = None) -> NotSe
     error = transport.send(OneDelivery(request or Request("GET", "/"))).exception(PATIENCE)
     assert isinstance(error, (NotSent, ConnectionLost))
     return error
-
-
-def socket_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "backjob-sockets"]
 
 
 def eventually(is_true: Callable[[], bool]) -> bool:

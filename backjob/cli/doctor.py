@@ -28,6 +28,7 @@ from backjob.model import Grant, Headers, Request, Response
 from backjob.protocols import Signer, Transport
 
 _MANY: Final = 10_000
+_MARGIN: Final = 60.0  # s
 _USER_AGENT: Final = ("User-Agent", "backjob-doctor")
 # A signature is either in the query or in header fields, and a signer ignores the other place, so send both.
 _FAKE_IN_QUERY: Final = "backjob-signature=doctor"
@@ -96,7 +97,8 @@ class _Sender:
         self._timeout = timeout
 
     def __call__(self, sign: Callable[[], Request]) -> Response | TransportError:
-        deadline = SystemClock().now() + timedelta(seconds=self._timeout)
+        # Later than the end of the wait, which alone decides what the error says.
+        deadline = SystemClock().now() + timedelta(seconds=self._timeout + _MARGIN)
         future: Future[Response] = self._transport.send(Probe(deadline, sign))
         try:
             return future.result(self._timeout)

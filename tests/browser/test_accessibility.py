@@ -18,17 +18,16 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
+TRANSITIONS: Final = """
+Promise.allSettled(document.getAnimations().filter(one => one instanceof CSSTransition).map(one => one.finished))
+"""
+"""Wait until no colour is on its way to another one, as Django's links are after a change of the scheme."""
 TREES: Final = Path(__file__).with_name("accessibility_trees")
 
 
 def findings(page: Page, modules: Path, *rules: str) -> list[str]:
-    """The violations that axe finds, of these rules or of all. `evaluate()` adds no script that the page's policy forbids.
-
-    Colours that are on the way to others, after a change of the scheme, are taken as those others.
-    """
-    page.evaluate(
-        "document.getAnimations().filter((one) => one instanceof CSSTransition).forEach((one) => one.finish())"
-    )
+    """The violations that axe finds, of these rules or of all. `evaluate()` adds no script that the page's policy forbids."""
+    page.evaluate(TRANSITIONS)
     page.evaluate((modules / "axe-core" / "axe.min.js").read_text("utf-8"))
     violations = page.evaluate("(rules) => axe.run(rules.length ? { runOnly: rules } : {})", list(rules))["violations"]
     return [f"{one['impact']}: {one['id']}: {[node['target'] for node in one['nodes']]}" for one in violations]

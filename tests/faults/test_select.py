@@ -42,6 +42,7 @@ def many_descriptors() -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="counts descriptors in /dev/fd")
 @pytest.mark.usefixtures("many_descriptors")
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_a_view_that_starts_five_thousand_jobs_leaves_waitress_running(opened: i
             stack.callback(os.close, os.open("/dev/null", os.O_RDONLY))
         thread.start()
         try:
-            assert _get(server.effective_port, "/many", 3 * WAIT) == 200
+            assert _get(server.effective_port, "/many", 4 * WAIT) == 200
             deadline = time.monotonic() + 3 * WAIT
             while len(jobs.find(status=Status.COMPLETED, limit=ENDED)) < ENDED:
                 assert _get(server.effective_port, "/page") == 200

@@ -24,7 +24,8 @@ TIMEOUT: Final = 110.0
 PART_OF_VENV: Final = {"pip", "setuptools"}
 CORE: Final = {"backjob", "attrs", "h11", "typing-extensions"}
 
-pytestmark = pytest.mark.slow
+# To build and to install both takes some commands, which a busy machine runs slowly.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(5 * TIMEOUT)]
 
 
 @frozen

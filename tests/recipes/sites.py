@@ -198,10 +198,11 @@ class Site:
         return state
 
     def rows(self, url: str) -> list[int]:
-        """The rows that a job has printed so far. The end of the last one may be still to come."""
+        """The rows that a job has printed so far."""
         page = self.client.get(f"{url}/output", headers={"Accept": "text/plain"})
         assert page.status == 200, (page.status, page.text, self.logs())
-        return [int(line.removeprefix("row ")) for line in page.text.splitlines(keepends=True) if line.endswith("\n")]
+        whole_lines = page.text.rpartition("\n")[0]  # print() may have written only the beginning of the last one
+        return [int(line.removeprefix("row ")) for line in whole_lines.splitlines()]
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Poll a condition until it is satisfied. If it never is, the error shows the logs."""

@@ -90,7 +90,7 @@ class Server:
         for process in (self.process, *self.beside):
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait(_END_TIMEOUT)
+            process.wait(_START_TIMEOUT)
 
 
 def python_server(server: str, *options: str) -> Callable[[str, socket.socket, Path], list[str]]:

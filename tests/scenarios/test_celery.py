@@ -57,7 +57,8 @@ def test_a_revoked_task_cancels_its_waiting_job(site: Site, gate: Gate) -> None:
     ids = [site.start("/work/hold", {"gate": gate.port, "n": n}) for n in range(site.kind.workers + 1)]
     busy = [gate.reached() for _ in range(site.kind.workers)]
     [waiting] = [job_id for job_id in ids if site.jobs.status(job_id).status is Status.STARTED]
-    control_of(site).revoke(task_of(site, waiting))
+    # Wait for the worker's answer: it must know before it has a free process.
+    assert control_of(site).revoke(task_of(site, waiting), reply=True, limit=1, timeout=WAIT)
     for held in busy:
         held.release()
     ends = {job_id: site.end(job_id).status for job_id in ids}

@@ -115,9 +115,14 @@ class Deadline:
         return [results[index] for index in range(len(calls))]
 
     def _watch(self) -> None:
-        while not self._over.wait(min(self.patience / 4, _LONGEST_PAUSE)):
+        # Counts its own pauses, not the time: a machine that stalls for longer than ``patience`` stalls this thread too.
+        pause = min(self.patience / 4, _LONGEST_PAUSE)
+        watched, waited = None, 0.0
+        while not self._over.wait(pause):
             call = self._call
-            if call is not None and time.monotonic() - call[1] > self.patience:
+            waited = waited + pause if call is watched else 0.0
+            watched = call
+            if call is not None and waited >= self.patience:
                 signal.pthread_kill(self._thread, _SIGNAL)
 
     def _interrupt(self, _: int, frame: FrameType | None) -> None:

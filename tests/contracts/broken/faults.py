@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from itertools import count
 from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 from attrs import field, frozen
 
@@ -23,6 +27,7 @@ __all__ = [
     "Tokens",
     "breaks",
     "let_others_run",
+    "meet_another",
 ]
 
 Labels: TypeAlias = "frozenset[str] | None"
@@ -66,6 +71,38 @@ def breaks(test: str, promise: str, **attributes: Any) -> Any:
 
 def let_others_run() -> None:
     time.sleep(0)
+
+
+_LONGEST_MEETING: Final = 0.5  # s
+
+
+class _Meeting:
+    """The first two threads that come wait for each other. Later ones pass."""
+
+    def __init__(self) -> None:
+        self._turns = count()
+        self._both = threading.Barrier(2)
+
+    def attend(self) -> None:
+        if next(self._turns) < 2:
+            with suppress(threading.BrokenBarrierError):
+                self._both.wait(_LONGEST_MEETING)
+
+
+_MEETINGS: Final[WeakKeyDictionary[object, _Meeting]] = WeakKeyDictionary()
+_ADDING: Final = threading.Lock()
+
+
+def meet_another(store: object) -> None:
+    """Between a store's read and its write: once, two threads have both read before one of them writes.
+
+    In the main thread it does nothing, since no other one comes.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return
+    with _ADDING:
+        meeting = _MEETINGS.setdefault(store, _Meeting())
+    meeting.attend()
 
 
 class AltersWhatIsExpected(MemoryStore):

@@ -11,14 +11,14 @@ from backjob.errors import SlotTaken
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Status
 from backjob.stores.sqlite import SQLiteStore
 from backjob.stores.steps import holds
-from tests.contracts.broken.faults import NONE, Labels, breaks, let_others_run
+from tests.contracts.broken.faults import NONE, Labels, breaks, meet_another
 
 
 @breaks("test_of_many_claims_one_wins", "of many claims of one job, exactly one wins")
 class ReadsThenClaimsAFile(SQLiteStore):
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         job = self.get(job_id)
-        let_others_run()
+        meet_another(self)
         return (
             None
             if job is None or not holds(expect, job, self._clock.now())
@@ -30,7 +30,7 @@ class ReadsThenClaimsAFile(SQLiteStore):
 class ReadsThenMergesAFile(SQLiteStore):
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         living = self.find(Query(status=Status.STARTED, limit=1)) if merge_key is not None else []
-        let_others_run()
+        meet_another(self)
         return living[0] if living else super().create(draft)
 
 
@@ -47,7 +47,7 @@ class LeasesTwice(SQLiteStore):
         queues: Labels = None,
     ) -> list[Job]:
         jobs = [job for job in self.find(Query(status=Status.STARTED, limit=1000)) if job.lessee is None][:limit]
-        let_others_run()
+        meet_another(self)
         leased = [self.change(job.id, Expect(), Changes(lessee=lessee, lease=lease)) for job in jobs]
         return [job for job in leased if job is not None]
 
@@ -59,7 +59,7 @@ class ReadsThenTakesASlotOfAFile(SQLiteStore):
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         if changes.slot is not UNSET and changes.slot is not None:
             found = self.find(Query(status=Status.STARTED, limit=1000))
-            let_others_run()
+            meet_another(self)
             if any(job.status_text == changes.slot for job in found):
                 raise SlotTaken(changes.slot)
         text = changes.slot if changes.slot is UNSET else changes.slot or ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +12,9 @@ from attrs import evolve
 from backjob.errors import SlotTaken
 from backjob.lifecycle import TIMED_OUT, late
 from backjob.model import UNSET, Changes, Expect, Job, Query, Status
+from backjob.protocols import Clock
 from backjob.stores.memory import MemoryStore
-from tests.contracts.broken.faults import NONE, AltersWhatIsExpected, Labels, breaks, let_others_run
+from tests.contracts.broken.faults import NONE, AltersWhatIsExpected, Labels, breaks, meet_another
 
 
 @breaks("test_a_slot_belongs_to_one_job", "a slot that another job has can't be taken: SlotTaken")
@@ -129,12 +131,19 @@ class ReadsThenTakesASlot(MemoryStore):
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         if isinstance(changes.slot, str):
             holder = self._slots.get(changes.slot, job_id)
-            let_others_run()
+            meet_another(self)
             if holder != job_id:
                 raise SlotTaken(changes.slot)
-            with self._lock:
-                self._slots.pop(changes.slot, None)
+            # Two at once would free the slot before both take it, and the second would find it taken.
+            with self._taking:
+                with self._lock:
+                    self._slots.pop(changes.slot, None)
+                return super().change(job_id, expect, changes)
         return super().change(job_id, expect, changes)
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        super().__init__(clock=clock)
+        self._taking = threading.Lock()
 
 
 @breaks("test_a_beat_can_shorten_a_lease", "a lease lasts as long as asked, no longer")

@@ -114,9 +114,8 @@ class MixesTails(MemoryStore):
     def report(self, job_id: str, token: str, report: Report) -> bool:
         if report.tail is UNSET:
             return super().report(job_id, token, report)
-        with (
-            self._beginning
-        ):  # otherwise the count may tell another order than the writes, and one tail stay whole by chance
+        # Without the lock the count may tell another order than the writes, and one tail stay whole by chance.
+        with self._beginning:
             written = super().report(job_id, token, evolve(report, tail=report.tail[:10_000]))
             self._begun += 1
             mine, deadline = self._begun, time.monotonic() + 0.6

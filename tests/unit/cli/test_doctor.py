@@ -23,6 +23,7 @@ from backjob.cli.demo.server import demo
 from backjob.cli.doctor import examine
 from backjob.cli.findings import EXIT_CODES, Finding, Problem, check_places
 from backjob.cli.measuring import Measured, Sender, measure
+from backjob.clock import SystemClock
 from backjob.jobs import engine_of
 from backjob.model import Grant, Job, Request
 from backjob.signing import MessageSigner
@@ -34,6 +35,7 @@ from backjob.transports.sockets import SocketTransport
 from backjob.worker.probing import PROCESS_HEADER, Holds
 from backjob.worker.replies import Reply
 from backjob.wsgi import BackJobMiddleware
+from tests.unit.core import FakeTransport
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -194,6 +196,13 @@ def test_a_server_that_never_answers_is_unreachable_after_the_timeout() -> None:
         finding = only_problem(examined(url, timeout=0.2))
     assert finding.problem is Problem.UNREACHABLE
     assert "no answer within 0.2 s" in finding.what
+
+
+def test_a_request_has_no_deadline_before_the_timeout_is_over() -> None:
+    """A busy machine begins it late; then the transport would only say that it is past its deadline."""
+    transport = FakeTransport()
+    list(examine(transport, "http://shop.example", timeout=0.01))
+    assert transport.sent[0].delivery.deadline > SystemClock().now()
 
 
 def test_a_proxy_without_its_application_is_unreachable() -> None:

@@ -27,9 +27,9 @@ from tests.unit.transports.test_sockets import (
     full_listener,
     open_descriptors,
     run_script,
-    socket_threads,
     transport_to,
 )
+from tests.unit.transports.threads import socket_threads
 
 GET = Request("GET", "/")
 
@@ -99,8 +99,8 @@ def fail(error: BaseException) -> Callable[..., Any]:
 def test_the_thread_that_sends_connects_signs_and_writes_without_a_wake(
     site: Site, monkeypatch: pytest.MonkeyPatch, request_: Request
 ) -> None:
-    wakes: list[object] = []
-    monkeypatch.setattr(SocketLoop, "_wake", wakes.append)
+    wakes: list[bool] = []
+    monkeypatch.setattr(site.loop, "_wake", lambda: wakes.append(True))
     threads: list[threading.Thread] = []
     future = site.transport.send(Departing(site.reached, lambda: threads.append(threading.current_thread()), request_))
     assert threads == [threading.current_thread()]

@@ -7,7 +7,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
@@ -53,8 +53,11 @@ def running_job_in(jobs: BackJob) -> tuple[str, str]:
     return job.id, "token"
 
 
-def broadcast_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "backjob-streams"]
+@pytest.fixture
+def broadcast_threads() -> Callable[[], int]:
+    """How many threads of broadcasts there are, without those that earlier tests have left and that may end meanwhile."""
+    before = set(threading.enumerate())
+    return lambda: sum(thread.name == "backjob-streams" for thread in set(threading.enumerate()) - before)
 
 
 def record_wakes(monkeypatch: pytest.MonkeyPatch) -> list[Stream]:
@@ -344,23 +347,21 @@ def evolve_source(broadcast: Broadcast, job: Any) -> Any:
 # --- the thread ----------------------------------------------------------------------------------------------------
 
 
-def test_the_thread_runs_while_there_are_streams(live: BackJob) -> None:
-    before = len(broadcast_threads())
+def test_the_thread_runs_while_there_are_streams(live: BackJob, broadcast_threads: Callable[[], int]) -> None:
     job_id, _ = running_job_in(live)
     first, second = opened(live, job_id), opened(live, job_id)
-    assert len(broadcast_threads()) == before + 1
+    assert broadcast_threads() == 1
     first.close()
     second.close()
-    wait_until(lambda: len(broadcast_threads()) == before)
+    wait_until(lambda: broadcast_threads() == 0)
     third = opened(live, job_id)
-    assert len(broadcast_threads()) == before + 1
+    assert broadcast_threads() == 1
     third.close()
 
 
 def test_after_a_failure_to_start_the_thread_the_next_stream_starts_it(
-    live: BackJob, monkeypatch: pytest.MonkeyPatch
+    live: BackJob, monkeypatch: pytest.MonkeyPatch, broadcast_threads: Callable[[], int]
 ) -> None:
-    before = len(broadcast_threads())
     job_id, _ = running_job_in(live)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
@@ -368,7 +369,7 @@ def test_after_a_failure_to_start_the_thread_the_next_stream_starts_it(
             opened(live, job_id)
     assert engine_of(live).broadcast.count == 0
     stream = opened(live, job_id)
-    assert len(broadcast_threads()) == before + 1
+    assert broadcast_threads() == 1
     stream.close()
 
 
@@ -381,15 +382,16 @@ def test_close_does_not_wait_for_a_thread_that_could_not_start(live: BackJob, mo
     engine_of(live).broadcast.close()
 
 
-def test_a_dead_thread_is_replaced(live: BackJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = len(broadcast_threads())
+def test_a_dead_thread_is_replaced(
+    live: BackJob, monkeypatch: pytest.MonkeyPatch, broadcast_threads: Callable[[], int]
+) -> None:
     job_id, _ = running_job_in(live)
     with monkeypatch.context() as patch:
         patch.setattr(engine_of(live).broadcast._passes, "_run", lambda: None)
         first = opened(live, job_id)
-        wait_until(lambda: len(broadcast_threads()) == before)
+        wait_until(lambda: broadcast_threads() == 0)
     second = opened(live, job_id)
-    assert len(broadcast_threads()) == before + 1
+    assert broadcast_threads() == 1
     first.close()
     second.close()
 

@@ -1,14 +1,12 @@
-"""Serialises requests of HTTP/1.1 (RFC 9112), and parses responses with h11. Sans-IO: no sockets and no clock."""
+"""Serialises requests and parses responses of HTTP/1.1 (RFC 9112), with h11. Sans-IO: no sockets and no clock."""
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 import h11
 
 from backjob.errors import ConnectionLost, InvalidRequest
-from backjob.http.arguments import is_field_name
 from backjob.model import Request, Response
 
 __all__ = ["MAX_HEADER", "MAX_RESPONSE", "Reader", "fields_to_send", "serialise"]
@@ -21,10 +19,6 @@ MAX_HEADER: Final = 1 << 16
 
 # Set below; a second one could contradict it (RFC 9112, section 6.3: request smuggling).
 _OWN_FIELDS: Final = frozenset({"host", "connection", "content-length", "transfer-encoding", "x-forwarded-proto"})
-
-_TARGET: Final = re.compile(r"[!-~]+")
-# RFC 9110, section 5.5: no control characters, and no white space around it.
-_VALUE: Final = re.compile(r"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 
 # RFC 9110, section 8.6: with other methods, servers may expect content, so "Content-Length: 0" is sent.
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
@@ -40,21 +34,15 @@ def serialise(request: Request, *, host: str, scheme: str, prefix: str = "") -> 
     """
     fields = fields_to_send(request, host, scheme)
     fields.insert(2, ("Connection", "close"))
-    target = prefix + request.target
     if request.method == "CONNECT":
         raise InvalidRequest("method", "CONNECT is for proxies, not for an application")
-    if not is_field_name(request.method):
-        raise InvalidRequest("method", f"{request.method!r} is not a token (RFC 9110, section 9.1)")
-    if not _TARGET.fullmatch(target):
-        raise InvalidRequest("target", "contains characters that must be percent-encoded (RFC 9112, section 3.2.1)")
-    if not _VALUE.fullmatch(fields[0][1]):
-        raise InvalidRequest("host", f"{fields[0][1]!r} is not a host (RFC 9110, section 7.2)")
-    refused = [name for name, value in fields if not (is_field_name(name) and _VALUE.fullmatch(value))]
-    if refused:
-        names = ", ".join(map(repr, refused))
-        raise InvalidRequest("headers", f"contain invalid names or values (RFC 9110, section 5.5): {names}")
-    lines = [f"{request.method} {target} HTTP/1.1", *[f"{name}: {value}" for name, value in fields], "\r\n"]
-    return "\r\n".join(lines).encode("latin-1") + request.body
+    try:
+        head = _event(request.method, prefix + request.target, fields)
+    except (h11.LocalProtocolError, UnicodeEncodeError):
+        # Not chained: the message of h11 contains the value, which may be a credential.
+        raise InvalidRequest(*_culprit(request, prefix, fields[0][1])) from None
+    lines = [b"%s: %s\r\n" % field for field in head.headers.raw_items()]
+    return b"".join([head.method, b" ", head.target, b" HTTP/1.1\r\n", *lines, b"\r\n", request.body])
 
 
 def fields_to_send(request: Request, host: str, scheme: str | None = None) -> list[tuple[str, str]]:
@@ -68,16 +56,47 @@ def fields_to_send(request: Request, host: str, scheme: str | None = None) -> li
         fields.append(("X-Forwarded-Proto", scheme))
     if request.body or request.method not in _BODILESS:
         fields.append(("Content-Length", str(len(request.body))))
-    return fields + [(name, value) for name, value in request.headers if name.lower() not in _OWN_FIELDS]
+    return fields + _forwarded_fields(request)
 
 
-def _request(method: str) -> h11.Request:
-    return h11.Request(method=method, target="/", headers=[("Host", "localhost"), ("Connection", "close")])
+def _forwarded_fields(request: Request) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in request.headers if name.lower() not in _OWN_FIELDS]
+
+
+def _event(method: str, target: str, fields: list[tuple[str, str]]) -> h11.Request:
+    return h11.Request(
+        method=method.encode("ascii"),
+        target=target.encode("ascii"),
+        headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in fields],
+    )
+
+
+def _is_allowed(method: str, target: str, fields: list[tuple[str, str]]) -> bool:
+    try:
+        _event(method, target, fields)
+    except (h11.LocalProtocolError, UnicodeEncodeError):
+        return False
+    return True
+
+
+def _culprit(request: Request, prefix: str, host: str) -> tuple[str, str]:
+    """Return which argument HTTP does not allow, and why, by trying each one alone."""
+    minimal = [("Host", "localhost")]
+    if not _is_allowed(request.method, "/", minimal):
+        return "method", f"{request.method!r} is not a token (RFC 9110, section 9.1)"
+    if not _is_allowed("GET", prefix + request.target, minimal):
+        return "target", "contains characters that must be percent-encoded (RFC 9112, section 3.2.1)"
+    if not _is_allowed("GET", "/", [("Host", host)]):
+        return "host", f"{host!r} is not a host (RFC 9110, section 7.2)"
+    refused = [
+        name for name, value in _forwarded_fields(request) if not _is_allowed("GET", "/", [*minimal, (name, value)])
+    ]
+    return "headers", f"contain invalid names or values (RFC 9110, section 5.5): {', '.join(map(repr, refused))}"
 
 
 # h11 needs the request to find the end of its response (RFC 9112, section 6.3); only HEAD makes a difference.
-_ANY_REQUEST: Final = _request("GET")
-_HEAD_REQUEST: Final = _request("HEAD")
+_ANY_REQUEST: Final = _event("GET", "/", [("Host", "localhost"), ("Connection", "close")])
+_HEAD_REQUEST: Final = _event("HEAD", "/", [("Host", "localhost"), ("Connection", "close")])
 
 
 class Reader:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import re
-
 import h11
 import pytest
 from attrs import frozen
@@ -158,44 +156,6 @@ def test_a_server_reads_any_serialised_request_back(
     assert (there.method, there.target, there.body, there.ended) == (method, target, body, True)
     ours = {"host", "x-forwarded-proto", "connection", "content-length"}
     assert [field for field in there.headers if field[0] not in ours] == [(n.lower(), v) for n, v in headers]
-
-
-_ODD = st.text(st.sampled_from([*map(chr, range(256)), "\u20ac", "\udc80"]), max_size=6)
-
-
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-
-
-def is_allowed(method: str, target: str, headers: list[tuple[str, str]]) -> bool:
-    """Whether h11 allows a request; it has no objection to most control characters in values."""
-    if any(_CONTROL.search(value) for _, value in headers):
-        return False
-    try:
-        h11.Request(
-            method=method.encode("ascii"),
-            target=target.encode("ascii"),
-            headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in [("Host", "x"), *headers]],
-        )
-    except (h11.LocalProtocolError, UnicodeEncodeError):
-        return False
-    return True
-
-
-@given(
-    method=_TOKEN | _ODD,
-    target=st.just("/") | _ODD,
-    headers=st.lists(st.tuples(_TOKEN | _ODD.map("x".__add__), _VALUE | _ODD), max_size=3),
-)
-@settings(max_examples=500)
-def test_a_request_is_refused_if_h11_refuses_it_or_if_a_value_has_a_control_character(
-    method: str, target: str, headers: list[tuple[str, str]]
-) -> None:
-    try:
-        out(Request(method, target, tuple(headers)))
-    except InvalidRequest:
-        assert not is_allowed(method, target, headers)
-    else:
-        assert is_allowed(method, target, headers)
 
 
 # --- responses ------------------------------------------------------------------------------------------------------

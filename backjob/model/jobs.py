@@ -250,6 +250,27 @@ class Report:
     cursor: JsonValue | Unset = field(default=UNSET, repr=False, validator=check_json)
     tail: str | Unset = field(default=UNSET, repr=False, validator=_check_tail)
 
+    @classmethod
+    def of_checked(
+        cls,
+        progress: int | None,
+        text: str | None,
+        output: str,
+        *,
+        truncated: bool,
+        cursor: JsonValue | Unset,
+        tail: str | Unset,
+    ) -> Report:
+        """Return a report of values that were checked when the action passed them. They are not checked again."""
+        report = cls.__new__(cls)
+        object.__setattr__(report, "progress", progress)
+        object.__setattr__(report, "text", text)
+        object.__setattr__(report, "output", output)
+        object.__setattr__(report, "truncated", truncated)
+        object.__setattr__(report, "cursor", cursor)
+        object.__setattr__(report, "tail", tail)
+        return report
+
 
 @frozen(kw_only=True)
 class Query:

@@ -18,6 +18,7 @@ from backjob.errors import JobEnded, StoreError, StoreUnavailable
 from backjob.model import UNSET, Job, JsonValue, Report, Status
 from backjob.process import in_event_loop
 from backjob.protocols import Clock, Store
+from backjob.worker.stamps import Stamps
 from backjob.worker.unwritten import Unwritten
 
 _WRITE_INTERVAL: Final = 0.1  # s
@@ -31,7 +32,7 @@ class Reports:
     """The reports of one run of a job: base class of `backjob.worker.running.Running`.
 
     It calls ``dirty`` when something stays unwritten, so that the monitor writes it. ``renewal`` is how often the run's lease
-    is renewed (s), and with it signs of life are written. ``waits_to_end``: the action has returned, but the store does not
+    is renewed (s), and with it signs of life are written. ``stamps`` writes times into the output. ``waits_to_end``: the action has returned, but the store does not
     take the end yet. ``is_refused``: the store has refused a report as it was. ``ended``: this run is over, or another process has ended it; its action may be running still.
     """
 
@@ -45,6 +46,7 @@ class Reports:
         max_output: int,
         dirty: Callable[[Any], None],
         renewal: float,
+        stamps: Stamps | None = None,
     ) -> None:
         self.job = job
         self.token = token
@@ -56,6 +58,7 @@ class Reports:
         self._dirty = dirty
         self._writing = threading.Lock()
         self._unwritten = Unwritten(job, max_output)
+        self._stamps = stamps
         self._output_stored = job.output_size
         self._next_write = self._next_tail = -math.inf
         self._store_is_unavailable = False
@@ -128,6 +131,8 @@ class Reports:
         """Append to the output, or do nothing if the job has ended: ``print`` must not raise."""
         if not text or self.ended:
             return
+        if self._stamps is not None:
+            text = self._stamps.stamped(text)
         is_full = self._unwritten.append(text) and not self._store_is_unavailable
         if is_full or (not self._is_dirty and self._is_due()):
             self.flush()

@@ -78,9 +78,11 @@ class Running(Reports):
         keeping: Keeping | None = None,
         capture: CaptureOptions = STDOUT_ALONE,
     ) -> None:
-        super().__init__(job, token, store=store, clock=clock, max_output=max_output, dirty=dirty, renewal=renewal)
+        stamps = Stamps(clock.now) if capture.timestamps else None
+        super().__init__(
+            job, token, store=store, clock=clock, max_output=max_output, dirty=dirty, renewal=renewal, stamps=stamps
+        )
         self.capture = capture
-        self._stamps = Stamps(clock.now) if capture.timestamps else None
         self.owner = owner
         self.opened = opened
         self.end_mark: Headers = ()
@@ -233,10 +235,6 @@ class Running(Reports):
             return any((entry.get("run"), entry.get("reason")) == last for entry in history_of(job))
         text = None if conclusion.text is None else short_text(conclusion.text)
         return job.token == self.token and job.status is conclusion.status and text in (None, job.status_text)
-
-    @override
-    def write(self, text: str) -> None:
-        super().write(text if self._stamps is None else self._stamps.stamped(text))
 
     @override
     def _write(self, *, is_last: bool = False) -> None:

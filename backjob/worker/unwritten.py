@@ -147,10 +147,10 @@ class Unwritten:
             has_news = self._text is not None or self._output or truncated or not isinstance(self._cursor, Unset)
             if progress == self._written_progress and not has_news:
                 return None
-            report = Report(
-                progress=None if progress == self._written_progress else progress,
-                text=None if self._text is None else short_text(self._text),  # not for each row of a loop
-                output="".join(self._output),
+            report = Report.of_checked(
+                None if progress == self._written_progress else progress,
+                None if self._text is None else short_text(self._text),  # not for each row of a loop
+                "".join(self._output),
                 truncated=truncated,
                 cursor=self._cursor,
                 tail=_last_bytes("".join(self._tail)) if with_tail else UNSET,

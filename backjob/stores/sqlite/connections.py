@@ -26,17 +26,29 @@ _TRANSIENT: Final = (
 
 
 class _Process:
-    """The state of one process: idle connections, the number in use, and the lock of writers."""
+    """The state of one process: idle connections, the turn of writers, and the number of readers."""
 
-    __slots__ = ("idle", "in_use", "is_paused", "lock", "turn", "usage")
+    __slots__ = ("idle", "is_paused", "readers", "reading", "turn")
 
     def __init__(self) -> None:
         self.idle: list[sqlite3.Connection] = []
         self.turn = threading.Lock()
-        self.lock = threading.Lock()
-        self.usage = threading.Condition(self.lock)
-        self.in_use = 0
+        self.reading = threading.Condition(threading.Lock())
+        self.readers = 0
         self.is_paused = False
+
+    def begin_reading(self) -> None:
+        """Count a reader; waits while a fork is in progress."""
+        with self.reading:
+            while self.is_paused:
+                self.reading.wait()
+            self.readers += 1
+
+    def end_reading(self) -> None:
+        with self.reading:
+            self.readers -= 1
+            if self.is_paused:
+                self.reading.notify_all()
 
 
 _inherited: Final[list[_Process]] = []
@@ -95,18 +107,22 @@ class Connections:
     def pause(self) -> Callable[[], None]:
         """Block new uses, wait for current ones to end, and close all connections. Call the result to unblock.
 
-        Waits at most ``timeout`` seconds: a thread that forks inside its own transaction would wait for itself.
+        Waits at most ``timeout`` seconds for the readers, and then for the writer: a thread that forks inside its own
+        transaction would wait for itself.
         """
         process = self.state.get()
-        with process.usage:
+        with process.reading:
             process.is_paused = True
-            process.usage.wait_for(lambda: process.in_use == 0, self._timeout)
+            process.reading.wait_for(lambda: process.readers == 0, self._timeout)
+        has_turn = process.turn.acquire(timeout=self._timeout)
         self.close_idle()
 
         def resume() -> None:
-            with process.usage:
+            if has_turn:
+                process.turn.release()
+            with process.reading:
                 process.is_paused = False
-                process.usage.notify_all()
+                process.reading.notify_all()
 
         return resume
 
@@ -159,7 +175,7 @@ class Reading:
     Any error closes the connection. Each call of the store passes here: a generator would take longer.
     """
 
-    __slots__ = ("_connection", "_connections", "_has_turn", "_process")
+    __slots__ = ("_connection", "_connections", "_process")
 
     writes: ClassVar[bool] = False
     begins: ClassVar[bool] = False
@@ -167,19 +183,15 @@ class Reading:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._connection: sqlite3.Connection | None = None
-        self._has_turn = False
 
     def __enter__(self) -> sqlite3.Connection:
         connections = self._connections
         process = self._process = connections.state.get()
-        with process.lock:
-            while process.is_paused:
-                process.usage.wait()
-            process.in_use += 1
+        if self.writes:
+            connections.begin_turn(process)
+        else:
+            process.begin_reading()
         try:
-            if self.writes:
-                connections.begin_turn(process)
-                self._has_turn = True
             try:
                 connection = process.idle.pop()
             except IndexError:
@@ -212,12 +224,10 @@ class Reading:
             elif connection is not None:
                 connection.close()
         finally:
-            if self._has_turn:
+            if self.writes:
                 process.turn.release()
-            with process.lock:
-                process.in_use -= 1
-                if process.is_paused:
-                    process.usage.notify_all()
+            else:
+                process.end_reading()
         if isinstance(error, sqlite3.Error):
             raise self._connections.translated(error) from error
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from backjob.errors import InvalidRequest
@@ -28,11 +29,12 @@ def text(value: object) -> str:
 
 def number(value: object) -> float:
     """Return a finite number, 0 or more."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("must be a number")  # noqa: TRY004 - one error for all invalid values
-    found = float(value)
+    found = math.nan
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):
+            found = float(value)
     if not 0 <= found < math.inf:  # false for NaN, too
-        raise ValueError("must be a number, 0 or more")
+        raise ValueError(f"must be a number, 0 or more, not {value!r}")
     return found
 
 
@@ -43,9 +45,12 @@ def seconds(value: object) -> float:
 
 def count(value: object, unit: str = "") -> int:
     """Return a whole number, 0 or more. Errors name the unit, which begins with a space."""
-    found = -1 if isinstance(value, bool) or not isinstance(value, int | str) else int(value)
+    found = -1
+    if isinstance(value, int | str) and not isinstance(value, bool):
+        with suppress(ValueError):
+            found = int(value)
     if found < 0:
-        raise ValueError(f"must be a whole number{unit}, 0 or more")
+        raise ValueError(f"must be a whole number{unit}, 0 or more, not {value!r}")
     return found
 
 

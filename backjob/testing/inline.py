@@ -52,7 +52,7 @@ def immediate(jobs: BackJob, app: Any) -> Iterator[None]:
 
     ``app`` is the WSGI or ASGI application with the middleware; a Flask application with the extension. The worker
     request is signed, verified and claimed as usual. Delays are skipped, slices and retries follow at once, and so do jobs
-    started by a job.
+    started by a job, whatever ``max_running`` says.
 
     A WSGI application runs in the thread that calls ``start()``. An ASGI application runs on the event loop that awaits
     ``astart()``, or on that of the request whose handler calls ``start()`` in another thread. Without any loop it runs on
@@ -60,8 +60,12 @@ def immediate(jobs: BackJob, app: Any) -> Iterator[None]:
     thread. The block runs no lifespan: that is up to your test client.
     """
     engine = jobs._engine_for(app)  # noqa: SLF001 - Flask's may have several
-    monitor = _ImmediateMonitor(engine.delivery_parts)
-    with closing(InlineTransport(app)) as transport, _replaced(engine, monitor, transport):
+    monitor = _ImmediateMonitor(evolve(engine.delivery_parts, queues={}))
+    with (
+        closing(InlineTransport(app)) as transport,
+        _replaced(engine, monitor, transport),
+        _without_limits(engine, transport),
+    ):
         yield
 
 
@@ -89,6 +93,18 @@ def _replaced(engine: Engine, monitor: Monitor, transport: Transport) -> Iterato
         yield
     finally:
         engine.monitors, engine.addresses, engine.lease_keepers, engine.calls_back_inline = before
+
+
+@contextmanager
+def _without_limits(engine: Engine, transport: Transport) -> Iterator[None]:
+    """Run a job at once although the place or the slot that it would wait for is that of the job which starts it."""
+    worker = engine.worker
+    before = engine._in_process, worker.queues  # noqa: SLF001
+    engine._in_process, worker.queues = transport, {}  # noqa: SLF001
+    try:
+        yield
+    finally:
+        engine._in_process, worker.queues = before  # noqa: SLF001
 
 
 class _ThreadlessLeases(Leases):

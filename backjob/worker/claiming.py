@@ -116,7 +116,7 @@ class Worker(Ending):
         self._write_later = write_later
         self._is_authentic = is_authentic
         self._max_running = max_running
-        self._queues = queues or {}
+        self.queues = queues or {}
         self._is_draining = is_draining
         self._faults = Outage(clock)
         self._holds = PerProcess(lambda: Holds(clock.monotonic, max_running))
@@ -224,7 +224,7 @@ class Worker(Ending):
             raise Refusal(409, "Conflict", CLAIM_REFUSED, text, opened.mark)
         if not self._is_authentic(job, body):
             self._refuse_row(job, token, opened)
-        if job.slot is None and job.queue in self._queues:
+        if job.slot is None and job.queue in self.queues:
             job = self._with_slot(job, token, opened)
         if self._clock.monotonic() - began > leases.interval:
             self._renew_first(job, token, opened)
@@ -263,7 +263,7 @@ class Worker(Ending):
         """Take a slot for a claimed job that has none, or refuse the request and leave the job to its next run."""
         slotted: Job | None = None
         with suppress(StoreUnavailable):
-            slotted = with_slot(self._store, job, token, self._queues[job.queue])
+            slotted = with_slot(self._store, job, token, self.queues[job.queue])
         if slotted is not None:
             return slotted
 

@@ -360,3 +360,19 @@ def test_a_size_that_no_file_can_have_is_refused(value: object) -> None:
 def test_errors_are_shown_as_set_or_while_debugging(debug: bool, given: dict[str, object], shown: bool | None) -> None:
     with build(given, debug=debug) as jobs:
         assert engine_of(jobs).show_errors is (debug if shown is None else shown)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("RUN_LEASE", "18s", "RUN_LEASE: must be a number, 0 or more, not '18s'"),
+        ("SLICE_TIME", True, "SLICE_TIME: must be a number, 0 or more, not True"),
+        ("DRAIN_TIME", 10**400, "DRAIN_TIME: must be a number, 0 or more, not 1000"),
+        ("MAX_RUNNING", "1.5", "MAX_RUNNING: must be a whole number, 0 or more, not '1.5'"),
+        ("MAX_OUTPUT", "1 MB", "MAX_OUTPUT: must be a whole number of bytes, 0 or more, not '1 MB'"),
+    ],
+)
+def test_an_invalid_number_is_shown_with_what_is_allowed(name: str, value: object, words: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Settings.of({name: value})
+    assert str(caught.value).startswith(words)

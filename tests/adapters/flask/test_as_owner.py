@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -91,6 +92,30 @@ def test_the_owner_is_loaded_anew(shop: Shop) -> None:
     shop.manager.user_loader(loading)
     assert shop.state().result == ["ann", "ann", []]
     assert calls == ["ann"]
+
+
+@pytest.mark.parametrize("how", ["another context", "thread"])
+def test_further_contexts_of_the_request_have_the_owner_too(shop: Shop, how: str) -> None:
+    seen: list[str | None] = []
+
+    def look() -> None:
+        seen.append(flask_login.current_user.get_id())
+
+    def view() -> str:
+        if how == "another context":
+            with shop.app.app_context():
+                look()
+        else:
+            thread = threading.Thread(target=flask.copy_current_request_context(look))
+            thread.start()
+            thread.join()
+        return "looked"
+
+    shop.app.add_url_rule("/further", "further", view)
+    assert shop.state("/further").status is Status.COMPLETED
+    assert seen == ["ann"]
+    shop.state("/further", as_owner=False)
+    assert seen == ["ann", None]
 
 
 def test_an_ordinary_job_runs_as_nobody(shop: Shop) -> None:

@@ -88,6 +88,24 @@ def test_immediate_skips_delays_and_runs_jobs_started_by_jobs(jobs: BackJob) -> 
     assert not jobs.is_background
 
 
+@pytest.mark.parametrize("limits", [{}, {"max_running": 1}, {"queues": {"default": {"max_running": 1}}}])
+def test_jobs_that_jobs_start_need_no_place_beside_them(limits: dict[str, Any]) -> None:
+    jobs = BackJob(store=MemoryStore(), transport=FakeTransport(), signer=MessageSigner(KEY), **limits)
+    statuses: list[Status] = []
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        number = int(environ["PATH_INFO"][1:])
+        if number:
+            statuses.append(jobs.status(jobs.start(f"/{number - 1}", as_current_user=False)).status)
+        start_response("204 No Content", [])
+        return []
+
+    with immediate(jobs, BackJobMiddleware(app, jobs)):
+        jobs.start("/6", as_current_user=False)
+    assert statuses == [Status.COMPLETED] * 6
+    assert [state.status for state in jobs.find()] == [Status.COMPLETED] * 7
+
+
 def test_without_the_middleware_the_job_fails_with_a_hint(jobs: BackJob) -> None:
     def bare(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [])

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from math import ceil
-from typing import Any, Final, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar, cast, runtime_checkable
 
 from attrs import evolve, frozen
 
@@ -23,6 +23,7 @@ T = TypeVar("T")
 FOREVER: Final = 10 * 365 * 86400
 """Seconds that mean "for ever": caches differ in what 0 and None mean."""
 
+_MOST_AT_ONCE: Final = 500
 _LATEST: Final = 2**31 - 1
 """The last Unix time that memcached accepts as an expiry."""
 _SHORTEST_LATEST: Final = 30 * 86400
@@ -79,6 +80,7 @@ class Entries:
             raise StoreUnusable(f"{type(cache).__qualname__} is not a cache: it lacks {', '.join(missing)}")
         self._cache = cache
         self._prefix = prefix
+        self._get_many = _reader_of_many(cache)
 
     def key(self, *parts: str) -> str:
         """Return the key of these parts, in printable ASCII with at most 65 characters for each; unique to these parts.
@@ -89,10 +91,12 @@ class Entries:
 
     def get(self, key: str) -> str | None:
         """Return the text of an entry, or None; also None for a value that is not text, which another program wrote."""
-        value = self._do(self._cache.get, key)
-        if isinstance(value, bytes | bytearray):
-            value = value.decode("utf-8", "replace")
-        return value if isinstance(value, str) else None
+        return _as_text(self._do(self._cache.get, key))
+
+    def get_many(self, keys: Sequence[str]) -> Iterator[str | None]:
+        """Yield the text of each of these entries, or None, as `get` does: in few calls to a cache that is known to have one for many."""
+        for begin in range(0, len(keys), _MOST_AT_ONCE):
+            yield from map(_as_text, self._do(self._get_many, keys[begin : begin + _MOST_AT_ONCE]))
 
     def set(self, key: str, text: str, seconds: float) -> None:
         """Write an entry for at least so many seconds, and at most `FOREVER`."""
@@ -111,6 +115,22 @@ class Entries:
         except Exception as error:  # a cache's driver may raise anything
             name = type(self._cache).__qualname__
             raise StoreUnavailable(f"the cache ({name}) failed: {type(error).__qualname__}") from error
+
+
+def _as_text(value: object) -> str | None:
+    if isinstance(value, bytes | bytearray):
+        value = value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else None
+
+
+def _reader_of_many(cache: Any) -> Callable[[Sequence[str]], list[Any]]:
+    """Return the function that reads several entries. Other caches than these may have another ``get_many``."""
+    names = _names(cache)
+    if _CACHELIB in names:
+        return lambda keys: cast("list[Any]", cache.get_many(*keys))
+    if _DJANGO in names or _DJANGO_PROXY in names:
+        return lambda keys: list(map(cache.get_many(keys).get, keys))
+    return lambda keys: list(map(cache.get, keys))
 
 
 def _timeout(seconds: float) -> int:
@@ -136,6 +156,9 @@ class Known:
     """The attribute that only versions with a lock around ``add`` have."""
 
 
+_CACHELIB: Final = "cachelib.base.BaseCache"
+_DJANGO: Final = "django.core.cache.backends.base.BaseCache"
+_DJANGO_PROXY: Final = "django.utils.connection.ConnectionProxy"
 _CHECKS_FIRST: Final = "its add() first reads and then writes, so that two callers can win"
 _KEEPS_NOTHING: Final = "it keeps nothing"
 
@@ -166,7 +189,7 @@ def known(cache: object) -> tuple[Known, object] | None:
     A subclass of a known class counts as that class.
     """
     names = _names(cache)
-    if "django.utils.connection.ConnectionProxy" in names:
+    if _DJANGO_PROXY in names:
         inner = vars(cache)
         cache = inner["_connections"][inner["_alias"]]
         names = _names(cache)

@@ -81,9 +81,9 @@ class Chain:
                 return None
         return None
 
-    def is_newest(self, link: Link) -> bool:
-        """Whether a version that was the newest within the last hour still is, or the cache has dropped it."""
-        return self._slot(link.number + 1) is None
+    def key_after(self, link: Link) -> str:
+        """The key of the next version. Without that entry, what was the newest version within the last hour still is, or is lost."""
+        return f"{self._slots}{link.number + 1}"
 
     def newest_from_the_start(self) -> Link | None:
         """Return the newest version if there is no head: it is not published yet, or the cache has dropped the head."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from json import dumps, loads
 from typing import Final, TypeAlias
 
@@ -24,7 +25,7 @@ Step: TypeAlias = Callable[[Record], Record | None]
 
 _GRACE: Final = 60_000_000
 """Microseconds that a process may take between listing a job and writing it."""
-_MOST_KNOWN: Final = 4096
+_MOST_KNOWN: Final = 20_000
 _REMOVED: Final = "null"
 """The last version of a removed job, which loads as no record."""
 _BELIEVED: Final = LINGER / 2
@@ -40,11 +41,12 @@ class Birth:
 
 @frozen
 class _Known:
-    """A version that this process has read or written, and when (monotonic, s)."""
+    """A version that this process has read or written, and when (monotonic, s); and the key that a later version would have."""
 
     link: Link
     record: Record
     since: float
+    key_after: str
 
 
 class Jobs:
@@ -73,14 +75,21 @@ class Jobs:
             return None if job.is_waiting else job
         return evolve(job, request=evolve(job.request, body=b64decode(body)))
 
-    def living(self) -> list[Record]:
-        """Return the unfinished jobs, in no particular order."""
+    def living(self, is_wanted: Callable[[Job, datetime], bool]) -> list[Record]:
+        """Return the unfinished jobs that are wanted (``is_wanted(job, now)``), in no particular order.
+
+        Their ``read_time`` may be an earlier one: of many jobs that wait, few are used, and copying them all takes long.
+        """
         living, over = [], []
-        for job_id, since in self._index.read().items():
-            record = self._reread(job_id)
+        index = self._index.read()
+        unchanged = self._unchanged(index)
+        now = self._clock.now()
+        for job_id, since in index.items():
+            record = unchanged.get(job_id) or self._reread(job_id)
             if record is not None and not record.job.status.is_final:
-                living.append(record)
-            elif record is not None or microseconds(self._clock.now()) - since > _GRACE:
+                if is_wanted(record.job, now):
+                    living.append(record)
+            elif record is not None or microseconds(now) - since > _GRACE:
                 over.append(job_id)
         self._index.over(over)
         self._index.tidy()
@@ -91,7 +100,7 @@ class Jobs:
         chain = self._chain(job_id)
         known = self._known.get(job_id)
         if known is not None:
-            after = step(self._now(known.record))
+            after = step(self.as_of_now(known.record))
             if after is not None and self._follow(chain, known.link, known.record, after):
                 return after
         refused, before = 0, ""
@@ -177,15 +186,19 @@ class Jobs:
     def _load(self, link: Link | None) -> Record | None:
         return None if link is None else load_record(link.text, self._clock.now())
 
-    def _now(self, record: Record) -> Record:
+    def as_of_now(self, record: Record) -> Record:
+        """Return a record that `living` has returned, as read now."""
         return evolve(record, job=evolve(record.job, read_time=self._clock.now()))
 
+    def _unchanged(self, job_ids: Iterable[str]) -> dict[str, Record]:
+        """Return those of these jobs that this process knows, and of which there is no later version: of many in one call."""
+        latest = self._clock.monotonic() - _BELIEVED
+        known = [one for job_id in job_ids if (one := self._known.get(job_id)) is not None and one.since > latest]
+        later = self._entries.get_many([one.key_after for one in known])
+        return {one.record.job.id: one.record for one, text in zip(known, later, strict=True) if text is None}
+
     def _reread(self, job_id: str) -> Record | None:
-        """Return the newest version, with one call to the cache if this process knows it already."""
-        chain, known = self._chain(job_id), self._known.get(job_id)
-        if known is not None and self._clock.monotonic() - known.since < _BELIEVED and chain.is_newest(known.link):
-            return self._now(known.record)
-        link = chain.newest()
+        link = self._chain(job_id).newest()
         record = self._load(link)
         if link is not None and record is not None:
             self._remember(link, record)
@@ -198,7 +211,9 @@ class Jobs:
             return
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
-        self._known[record.job.id] = _Known(link, record, self._clock.monotonic())
+        key_after = self._chain(record.job.id).key_after(link)
+        without_text = Link(link.number, link.mark, "", link.unfinished)  # the record has it all, in half the memory
+        self._known[record.job.id] = _Known(without_text, record, self._clock.monotonic(), key_after)
 
     def _follow(self, chain: Chain, link: Link, before: Record, after: Record) -> bool:
         job = after.job

@@ -19,6 +19,7 @@ from django.core.cache.backends.redis import RedisCache as DjangoRedisCache
 from django.utils.connection import ConnectionProxy
 
 from backjob.errors import InvalidRequest, StoreUnavailable, StoreUnusable
+from backjob.model import Changes, Draft, Expect, Query, Request
 from backjob.protocols import Capability, lacks
 from backjob.stores import open_store
 from backjob.stores.cache import CacheStore
@@ -48,6 +49,79 @@ def test_any_part_makes_a_key_that_memcached_accepts(part: str) -> None:
     entries = Entries(cache, "p" * 64)
     entries.set(entries.key("j", part, "1"), "text", 1)
     assert entries.get(entries.key("j", part, "1")) == "text"
+
+
+MANY: Final[tuple[Callable[[], Any], ...]] = (
+    DictCache,
+    lambda: SimpleCache(threshold=10**6),
+    lambda: LocMemCache("many", ROOM),
+    lambda: proxy(LocMemCache("many, by the proxy", ROOM)),
+)
+
+
+@pytest.mark.parametrize("make", MANY, ids=["home-made", "cachelib", "Django", "Django's proxy"])
+def test_many_entries_are_read_in_the_order_of_their_keys(make: Callable[[], Any]) -> None:
+    cache = make()
+    entries = Entries(cache, "p:")
+    keys = [entries.key(str(number)) for number in range(1201)]
+    for number, key in enumerate(keys):
+        if number % 3 == 0:
+            entries.set(key, f"text {number}", 60)
+    if not isinstance(cache, DictCache):
+        cache.set(keys[1], b"bytes", 60)
+        cache.set(keys[2], 5, 60)
+    found = list(entries.get_many(keys))
+    assert found == [entries.get(key) for key in keys]
+    assert found[:1] + found[3:4] == ["text 0", "text 3"]
+    assert list(entries.get_many([])) == []
+
+
+def test_a_failure_to_read_many_entries_is_the_stores() -> None:
+    class Failing(SimpleCache):
+        def get_many(self, *keys: str) -> Any:
+            raise ConnectionError(f"{len(keys)} keys with secrets")
+
+    with pytest.raises(StoreUnavailable, match=r"Failing\) failed: ConnectionError$"):
+        list(Entries(Failing(), "").get_many(["a"]))
+
+
+def counted(cache: Any) -> tuple[Any, list[str]]:
+    """Return a cache and the list of the reads that it is asked for."""
+    get, get_many = cache.get, cache.get_many
+    calls: list[str] = []
+
+    def get_one(*given: Any, **options: Any) -> Any:
+        calls.append("get")
+        return get(*given, **options)
+
+    def get_several(*given: Any) -> Any:
+        before = len(calls)
+        found = get_many(*given)
+        calls[before:] = ["get_many"]  # those caches that are no server's read one after the other
+        return found
+
+    cache.get, cache.get_many = get_one, get_several
+    return cache, calls
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: SimpleCache(threshold=10**6), lambda: LocMemCache("counted", ROOM)],
+    ids=["cachelib", "Django"],
+)
+def test_a_poll_reads_the_jobs_that_wait_in_few_calls(make: Callable[[], Any]) -> None:
+    cache, calls = counted(make())
+    store = CacheStore(cache)
+    for number in range(120):
+        store.create(Draft(id=f"{number}", request=Request("GET", "/work")))
+    store.find(Query(overdue=True))
+    calls.clear()
+    assert store.find(Query(overdue=True)) == []
+    assert [job.id for job in store.take_due("me", 60, 2)] == ["0", "1"]
+    assert (calls.count("get_many"), len(calls) < 30) == (2, True)
+    assert store.change("2", Expect(), Changes(lessee="you", lease=60)) is not None
+    assert [job.id for job in CacheStore(cache).take_due("her", 60, 1)] == ["3"]
+    assert [job.id for job in store.take_due("me", 60, 1)] == ["4"]
 
 
 def test_no_two_lists_of_parts_share_a_key() -> None:

@@ -20,7 +20,7 @@ from tests.scenarios.servers import KINDS, Kind, Server, gunicorn, running
 from tests.scenarios.sites import jobs_at, settings
 from tests.scenarios.with_worker import ONLY_IN_A_WORKER, ROOT, Supervisor, worked
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 PATIENCE: Final = 60.0
 APP: Final = "tests.faults.stopped_app"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import sys
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -23,6 +22,7 @@ from backjob.testing import FakeClock
 from backjob.transports.sockets import SocketTransport
 from tests.docs.pages import ROOT
 from tests.docs.serving import served
+from tests.ports import free_port
 
 __all__ = ["ScriptedJob", "ScriptedSite"]
 
@@ -80,8 +80,7 @@ class ScriptedSite(AbstractContextManager["ScriptedSite"]):
         self.folder = folder
         self.store = SQLiteStore(folder / "jobs.db", clock=self.clock)
         self.key = secrets.token_urlsafe(32)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.jobs = BackJob(self.store, SocketTransport(self.url), MessageSigner(self.key))
         self._server = ExitStack()

@@ -217,7 +217,9 @@ def test_a_job_whose_worker_is_killed_fails_and_the_site_goes_on(tmp_path: Path,
 
 @pytest.mark.slow
 def test_a_worker_that_its_server_stops_fails_its_job(tmp_path: Path, gate: Gate) -> None:
-    kind = Kind(name="gunicorn --timeout", command=gunicorn("--workers=1", "--timeout=1"))
+    kind = Kind(
+        name="gunicorn --timeout", command=gunicorn("--workers=1", "--timeout=5")
+    )  # s, which no other request takes
     with serving(kind, "plain_app:app", tmp_path) as site:
         job_id = site.start("/work/hold", {"gate": gate.port})
         action = gate.reached()

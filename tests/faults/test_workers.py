@@ -20,7 +20,7 @@ from tests.scenarios.servers import KINDS, Kind, Server, gunicorn, running
 from tests.scenarios.sites import jobs_at, settings
 from tests.scenarios.with_worker import ONLY_IN_A_WORKER, ROOT, Supervisor, worked
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 PATIENCE: Final = 60.0
 APP: Final = "tests.faults.stopped_app"
@@ -69,7 +69,7 @@ class Site:
 
 
 @contextmanager
-def site_in(directory: Path, items: int, options: str = "{}") -> Iterator[Site]:
+def site_in(directory: Path, items: int, options: str = "{}", lease: int = 2) -> Iterator[Site]:
     environment = (
         settings(directory)
         | ONLY_IN_A_WORKER
@@ -77,7 +77,7 @@ def site_in(directory: Path, items: int, options: str = "{}") -> Iterator[Site]:
             "ITEMS": str(items),
             "DONE": str(directory / "done"),
             "START_OPTIONS": options,
-            "BACKJOB_RUN_LEASE": "2",
+            "BACKJOB_RUN_LEASE": str(lease),
         }
     )
     with running(LOGGING, f"{APP}:app", directory, environment) as server, jobs_at(directory) as jobs:
@@ -85,7 +85,7 @@ def site_in(directory: Path, items: int, options: str = "{}") -> Iterator[Site]:
 
 
 def test_a_worker_that_is_told_to_stop_ends_its_jobs_and_hands_over_its_slices(tmp_path: Path) -> None:
-    with site_in(tmp_path, items=24) as site:
+    with site_in(tmp_path, items=24, lease=18) as site:  # no lease ends here, even if the machine stalls
         first = site.work()
         plain, sliced = site.start("plain"), site.start("sliced")
         site.wait_until(lambda: len(site.done("plain")) > 2 and len(site.done("sliced")) > 2)

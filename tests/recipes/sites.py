@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
+from tests.ports import free_port
 from tests.scenarios.client import Client
 from tests.scenarios.fronts import found
 
@@ -63,21 +64,13 @@ def variables(file: str) -> dict[str, str]:
     return {name: shlex.split(value)[0] for name, _, value in pairs}
 
 
-def _free_port() -> int:
-    """A port at which nothing listens, below those that the system gives to connections while the server restarts."""
-    while True:
-        port = 20000 + secrets.randbelow(12000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-
-
 @frozen
 class Site:
     """An installed site: the recipes' files in a directory, with free ports instead of 8000 and 80, and one key."""
 
     directory: Path
-    upstream: int = field(factory=_free_port)
-    front: int = field(factory=_free_port)
+    upstream: int = field(factory=free_port)
+    front: int = field(factory=free_port)
     key: str = field(factory=lambda: secrets.token_urlsafe(32), repr=False)
 
     def __attrs_post_init__(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Final
@@ -16,7 +15,7 @@ from tests.faults.proxies import Passage, Proxy
 from tests.scenarios.client import wait_until
 from tests.scenarios.sites import KEY, Site, result_of
 
-__all__ = ["ALICE", "Stranger", "check_that_a_job_waits", "check_that_alice_is_served", "forged", "free_port"]
+__all__ = ["ALICE", "Stranger", "check_that_a_job_waits", "check_that_alice_is_served", "forged"]
 
 ALICE: Final = {"Cookie": "user=alice; session=0ddC00kie", "Authorization": "Bearer 0ddT0ken"}
 """The headers of a signed-in user."""
@@ -70,13 +69,6 @@ def forged(port: int, scheme: str = "http") -> dict[str, str]:
         "X-Forwarded-Proto": scheme,
         "Forwarded": f'for=192.0.2.7;host="site.example:{port}";proto={scheme}',
     }
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port at which nothing listens."""
-    with socket.create_server((host, 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 def check_that_alice_is_served(site: Site, *strangers: Stranger) -> None:

@@ -12,11 +12,12 @@ from typing import Final, TypeAlias
 import pytest
 from attrs import evolve
 
+from tests.ports import free_port
 from tests.scenarios.client import Client
 from tests.scenarios.fronts import apache, nginx, process, require, uwsgi
 from tests.scenarios.servers import KINDS, Kind, Server
 from tests.scenarios.sites import Site, jobs_at, serving, settings
-from tests.scenarios.strangers import ALICE, Stranger, check_that_a_job_waits, check_that_alice_is_served, free_port
+from tests.scenarios.strangers import ALICE, Stranger, check_that_a_job_waits, check_that_alice_is_served
 
 
 @contextmanager

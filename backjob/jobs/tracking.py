@@ -191,11 +191,11 @@ class Tracking(Slices):
 
 
 def _check_total(total: Any) -> None:
-    """Raise `InvalidRequest` for a number of items that is none. It may be of another type, such as numpy's."""
+    """Raise `InvalidRequest` for a total that is no finite number. It may be of another type, such as numpy's."""
     with suppress(TypeError):
-        if total is None or (not isinstance(total, bool) and 0 <= total < math.inf):  # false for NaN, too
+        if total is None or (not isinstance(total, bool) and -math.inf < total < math.inf):  # false for NaN, too
             return
-    raise InvalidRequest("total", f"must be the number of items, 0 or more, not {total!r}")
+    raise InvalidRequest("total", f"must be the number of items, not {total!r}")
 
 
 class _Pace:

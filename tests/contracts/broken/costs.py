@@ -8,6 +8,7 @@ from typing import Any, Final
 from backjob.model import Query, Report
 from backjob.stores.memory import MemoryStore
 from backjob.stores.sqlite import SQLiteStore
+from backjob.stores.sqlite.connections import Transaction
 from backjob.stores.values import cut as cut_output
 from tests.contracts.broken.faults import breaks
 
@@ -27,7 +28,7 @@ class JoinsOutput(MemoryStore):
 class RewritesTheOutputInTheFile(SQLiteStore):
     def report(self, job_id: str, token: str, report: Report) -> bool:
         written = super().report(job_id, token, report)
-        with self._connections.transaction() as connection:
+        with Transaction(self._connections) as connection:
             [seq] = connection.execute("SELECT seq FROM backjob WHERE id = ?", (job_id,)).fetchone()
             rows = connection.execute(
                 "SELECT piece FROM backjob_output WHERE job = ? ORDER BY start", (seq,)
@@ -44,7 +45,7 @@ class RewritesTheOutputInTheFile(SQLiteStore):
 class PurgesInOneTransaction(SQLiteStore):
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         old = super().find(Query(expired=(completed_age, ended_age), labels=labels, limit=100_000))
-        with self._connections.transaction() as connection:
+        with Transaction(self._connections) as connection:
             for job in old:
                 chunks = "DELETE FROM backjob_output WHERE job = (SELECT seq FROM backjob WHERE id = ?)"
                 connection.execute(chunks, (job.id,))

@@ -10,6 +10,7 @@ from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.protocols import Clock
 from backjob.stores.memory import MemoryStore
 from backjob.stores.sqlite import SQLiteStore
+from backjob.stores.sqlite.connections import Transaction
 from tests.contracts.broken.faults import breaks
 
 
@@ -188,5 +189,5 @@ class TakesTheNumberOfJobs(NumbersOutputs):
 @breaks(OF_DELETED, NOTHING_OF_IT)
 class LeavesChunksOfAFile(SQLiteStore):
     def delete(self, job_id: str) -> bool:
-        with self._connections.transaction() as connection:
+        with Transaction(self._connections) as connection:
             return bool(connection.execute("DELETE FROM backjob WHERE id = ?", (job_id,)).rowcount)

@@ -12,6 +12,7 @@ from attrs import evolve
 from backjob.model import Draft, Expect, Job, Output, Query
 from backjob.protocols import Changes
 from backjob.stores.sqlite import SQLiteStore
+from backjob.stores.sqlite.connections import Transaction
 from tests.contracts.broken.faults import breaks
 
 DO_NOT_MIX: Final = "test_jobs_that_two_processes_create_do_not_mix"
@@ -32,7 +33,7 @@ class CountsPerObject(SQLiteStore):
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         job = super().create(draft, merge_key)
         self._number += 1
-        with self._connections.transaction() as connection:
+        with Transaction(self._connections) as connection:
             connection.execute(
                 "UPDATE OR REPLACE backjob_body SET job = ? WHERE job = (SELECT seq FROM backjob WHERE id = ?)",
                 (self._number, draft.id),
@@ -63,13 +64,13 @@ class UsesNumbersAgain(SQLiteStore):
     """Leaves the output of a deleted job under its number, which the next job gets."""
 
     def delete(self, job_id: str) -> bool:
-        with self._connections.transaction() as connection:
+        with Transaction(self._connections) as connection:
             output = connection.execute(
                 "SELECT job, start, piece FROM backjob_output WHERE job = (SELECT seq FROM backjob WHERE id = ?)",
                 (job_id,),
             ).fetchall()
         removed = super().delete(job_id)
-        with self._connections.transaction() as connection:
+        with Transaction(self._connections) as connection:
             connection.executemany("INSERT INTO backjob_output (job, start, piece) VALUES (?, ?, ?)", output)
         return removed
 
@@ -80,7 +81,7 @@ class UsesNumbersAgain(SQLiteStore):
 @breaks(OUTLIVES, "a job that was written can be read, in any process")
 class EmptiesTheFileAtClose(SQLiteStore):
     def close(self) -> None:
-        with self._connections.transaction() as connection:
+        with Transaction(self._connections) as connection:
             connection.execute("DELETE FROM backjob")
         super().close()
 
@@ -106,7 +107,7 @@ class RemovesItsOwnJobsAtClose(SQLiteStore):
 @breaks(OUTLIVES, "output outlives the stores that wrote it, and their close()")
 class ForgetsTailsAtClose(SQLiteStore):
     def close(self) -> None:
-        with self._connections.transaction() as connection:
+        with Transaction(self._connections) as connection:
             connection.execute("DELETE FROM backjob_output WHERE start < 0")
         super().close()
 

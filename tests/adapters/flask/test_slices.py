@@ -67,7 +67,7 @@ def test_a_streamed_file_or_result_of_which_later_slices_would_keep_a_part_is_re
             if how == "checkpoint":
                 jobs.checkpoint(number)
 
-    state = run(lambda: flask.Response(rows(), mimetype=mimetype))  # type: ignore[arg-type,return-value]
+    state = run(lambda: flask.Response(rows(), mimetype=mimetype))
     assert (state.status, state.file, state.result) == (Status.FAILED, None, None)
     assert "pass that to finish(file=…)" in state.status_text
 
@@ -78,7 +78,7 @@ def test_a_streamed_text_continues_in_further_requests(run: Run, jobs: BackJob) 
             yield f"{number}\n"
             time_is_up()
 
-    state = run(lambda: flask.Response(rows(), mimetype="text/plain"))  # type: ignore[arg-type,return-value]
+    state = run(lambda: flask.Response(rows(), mimetype="text/plain"))
     assert (state.status, len(state.history), state.status_text) == (Status.COMPLETED, 4, "0\n1\n2\n3\n4\n")
 
 

@@ -169,12 +169,12 @@ def check_merge(merge: str) -> None:
         raise InvalidRequest("merge", f"must be one of {', '.join(_MERGES)}, not {merge!r}")
 
 
-def check_number(name: str, value: object, least: float, *, whole: bool = False) -> None:
-    """Raise `InvalidRequest` unless the value is a number from ``least`` to 10⁹."""
+def check_number(name: str, value: object, least: float, *, most: int = _MAX_NUMBER, whole: bool = False) -> None:
+    """Raise `InvalidRequest` unless the value is a number from ``least`` to ``most``, by default 10⁹."""
     number = None if isinstance(value, bool) or not isinstance(value, int | float) else value
-    if number is None or not least <= number <= _MAX_NUMBER or (whole and not isinstance(number, int)):
+    if number is None or not least <= number <= most or (whole and not isinstance(number, int)):
         kind = "whole number" if whole else "number"
-        raise InvalidRequest(name, f"must be a {kind} from {least:g} to {_MAX_NUMBER}, not {value!r}")
+        raise InvalidRequest(name, f"must be a {kind} from {least:g} to {most}, not {value!r}")
 
 
 def check_label(name: str, value: object) -> str:

@@ -36,6 +36,8 @@ LOSES_JOBS: Final = (
 """Why a store without `Capability.RETENTION` keeps no files."""
 _LARGEST_FILE: Final = 1 << 50
 _MOST_SLOTS: Final = 10_000
+_MOST_DAYS: Final = 1_000_000
+"""Of retention. Stores compute the moment so many days ago, and look for files by it."""
 _QUEUES_EXAMPLE: Final = '{"exports": {"max_running": 2}}'
 _QUEUE_SETTINGS: Final = ("dispatch", "max_running")
 
@@ -48,7 +50,7 @@ def _at_least(least: float) -> Callable[[object, Attribute[Any], object], None]:
 
 
 def _check_days(_options: object, attribute: Attribute[float], value: object) -> None:
-    check_number(attribute.name, value, 0)
+    check_number(attribute.name, value, 0, most=_MOST_DAYS)
 
 
 def _days(default: float) -> Any:

@@ -72,6 +72,14 @@ def test_an_option_that_is_no_duration_is_refused(name: str, value: Any) -> None
         refuse(name.upper(), lambda: Settings.of({name.upper(): value}))
 
 
+@pytest.mark.parametrize("name", ["retention_days", "completed_retention_days"])
+def test_the_longest_retention_works_and_a_longer_one_is_refused(name: str) -> None:
+    longest: dict[str, Any] = {name: 1_000_000}
+    longer: dict[str, Any] = {name: 1_000_001}
+    assert bench(**longest).jobs.cleanup() == 0
+    refuse(name, lambda: bench(**longer))
+
+
 @pytest.mark.parametrize("value", NEVER_A_COUNT, ids=str)
 def test_a_value_that_is_no_count_is_refused(world: Bench, value: Any) -> None:
     refuse("max_in_flight", lambda: SocketTransport("http://localhost", max_in_flight=value))

@@ -9,8 +9,10 @@ from __future__ import annotations
 import codecs
 import logging
 import math
+import os
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Final
 
 from backjob.endings import write_report
@@ -24,6 +26,9 @@ from backjob.worker.unwritten import Unwritten
 _WRITE_INTERVAL: Final = 0.1  # s
 _RETRY_INTERVAL: Final = 1.0  # s
 _TAIL_INTERVAL: Final = 1.0  # s; each write of the tail replaces up to 64 KiB
+
+is_muted: Final[ContextVar[bool]] = ContextVar("backjob_muted", default=False)
+"""Whether nothing that this thread writes or logs becomes output."""
 
 _log = logging.getLogger("backjob")
 
@@ -50,6 +55,7 @@ class Reports:
     ) -> None:
         self.job = job
         self.token = token
+        self._process = os.getpid()
         self.ended = False
         self.waits_to_end = False
         self.is_refused = False
@@ -67,6 +73,11 @@ class Reports:
         self._has_lived = False
         self._reports_life = 0 < job.error_timeout < 2 * renewal
         self._decoders: dict[int, codecs.IncrementalDecoder] = {}
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this is a forked child of the process that runs the job, and has no part in it."""
+        return self._process != os.getpid()
 
     # --- reports of the action --------------------------------------------------------------------------------------
 
@@ -214,22 +225,29 @@ class Reports:
             self._log_delay(error, again=is_unavailable)
 
     def _write(self, *, is_last: bool = False) -> None:
-        with self._writing:
-            report = self._begin(is_last=is_last)
-            if report is None:
-                return
-            try:
-                is_written = write_report(self._store, self.job.id, self.token, report, self._note_refusal)
-            except StoreUnavailable:
-                self._put_back(report)
-                self._delay()
-                raise
-            except StoreError:
-                raise
-            except Exception:  # neither the action nor its later reports may fail because of it
-                _log.exception("job %s: a report can't be written, and is dropped", self.job.id)
-                return
-            self._note_written(report, is_written=is_written)
+        if self.is_inherited:  # the parent writes it, and a thread of the parent may have held the lock at the fork
+            return
+        # Text that the store or a log handler prints is not output of the action: writing it would deadlock on `_writing`.
+        token = is_muted.set(True)
+        try:
+            with self._writing:
+                report = self._begin(is_last=is_last)
+                if report is None:
+                    return
+                try:
+                    is_written = write_report(self._store, self.job.id, self.token, report, self._note_refusal)
+                except StoreUnavailable:
+                    self._put_back(report)
+                    self._delay()
+                    raise
+                except StoreError:
+                    raise
+                except Exception:  # neither the action nor its later reports may fail because of it
+                    _log.exception("job %s: a report can't be written, and is dropped", self.job.id)
+                    return
+                self._note_written(report, is_written=is_written)
+        finally:
+            is_muted.reset(token)
 
     def _begin(self, *, is_last: bool = False) -> Report | None:
         """Take what is to be written now, if anything. The caller has `_writing`. Raises `StoreError`."""

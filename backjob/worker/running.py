@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from contextvars import ContextVar
 from datetime import UTC, timedelta
 from typing import Final
 
 from attrs import evolve, frozen
-from typing_extensions import override
 
 from backjob.endings import is_large, without_result, write_conclusion
 from backjob.errors import JobExit, StoreUnavailable
@@ -24,7 +21,7 @@ from backjob.worker.capture import capture_stderr, capture_stdout
 from backjob.worker.files import Keeping, NotKept, Spool, kept
 from backjob.worker.logs import capture_logging, line_of
 from backjob.worker.replies import WorkerRequest, no_store
-from backjob.worker.reports import Reports
+from backjob.worker.reports import Reports, is_muted
 from backjob.worker.stamps import Stamps
 
 NOT_CAPTURED: Final = -1
@@ -33,9 +30,6 @@ _MAX_UNWRITTEN_ENDS: Final = 3
 _log = logging.getLogger("backjob")
 
 current: InProcess[Running] = InProcess("backjob_running")
-
-_is_muted: Final[ContextVar[bool]] = ContextVar("backjob_muted", default=False)
-"""Whether nothing that this thread writes or logs becomes output."""
 
 
 @frozen(eq=False, repr=False)
@@ -102,17 +96,11 @@ class Running(Reports):
         self._end_in_doubt = False
         self._unwritten_ends = 0
         self._kept_file: JsonValue = None
-        self._process = os.getpid()
 
     @property
     def headers(self) -> Headers:
         """The header fields of the response to the worker request."""
         return (*no_store(), *(() if self.opened is None else self.opened.mark), *self.end_mark)
-
-    @property
-    def is_inherited(self) -> bool:
-        """Whether this is a forked child of the process that runs the job, and has no part in it."""
-        return self._process != os.getpid()
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -236,17 +224,6 @@ class Running(Reports):
         text = None if conclusion.text is None else short_text(conclusion.text)
         return job.token == self.token and job.status is conclusion.status and text in (None, job.status_text)
 
-    @override
-    def _write(self, *, is_last: bool = False) -> None:
-        if self.is_inherited:  # the parent writes it, and a thread of the parent may have held the lock at the fork
-            return
-        # Text that the store or a log handler prints is not output of the action: writing it would deadlock on `_writing`.
-        token = _is_muted.set(True)
-        try:
-            super()._write(is_last=is_last)
-        finally:
-            _is_muted.reset(token)
-
 
 def _from_stdout(content: str | bytes, level: int) -> bool:
     return _write_to_current(content, level, 0)
@@ -258,7 +235,7 @@ def _from_stderr(content: str | bytes, level: int) -> bool:
 
 def _write_to_current(content: str | bytes, level: int, stream: int) -> bool:
     running = current.get()
-    if running is None or running.levels[stream] < level or _is_muted.get():
+    if running is None or running.levels[stream] < level or is_muted.get():
         return False
     if isinstance(content, bytes):
         running.write_bytes(content, stream)
@@ -269,12 +246,7 @@ def _write_to_current(content: str | bytes, level: int, stream: int) -> bool:
 
 def _from_logging(record: logging.LogRecord) -> AbstractContextManager[object] | None:
     running = current.get()
-    if (
-        running is None
-        or running.capture.logging is None
-        or record.levelno < running.capture.logging
-        or _is_muted.get()
-    ):
+    if running is None or running.capture.logging is None or record.levelno < running.capture.logging or is_muted.get():
         return None
     running.write(line_of(record))
     return uncaptured()
@@ -283,8 +255,8 @@ def _from_logging(record: logging.LogRecord) -> AbstractContextManager[object] |
 @contextmanager
 def uncaptured() -> Iterator[None]:
     """Capture nothing of what this thread writes or logs: handlers of a record that is output already must not print it into the output again."""
-    token = _is_muted.set(True)
+    token = is_muted.set(True)
     try:
         yield
     finally:
-        _is_muted.reset(token)
+        is_muted.reset(token)

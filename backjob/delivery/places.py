@@ -15,7 +15,7 @@ from typing import Final
 from attrs import define
 
 from backjob.delivery.parts import DeliveryParts
-from backjob.model import Job, Response
+from backjob.model import Job, Query, Response, Status
 from backjob.slots import take_slot
 
 MOST_AHEAD: Final = 32
@@ -30,6 +30,7 @@ _INSTANT: Final = 0.001  # s
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 2.0
 _QUICK_TRIES: Final = 20
+_MOST_READ: Final = 1000
 _FIRST_REFUSAL: Final = 0.003
 _LONGEST_REFUSAL: Final = 1.0
 
@@ -124,6 +125,7 @@ class Slots:
 
     def __init__(self, parts: DeliveryParts) -> None:
         self._limits = parts.queues
+        self._store = parts.store
         self._monotonic = parts.clock.monotonic
         self._full: dict[str, _Full] = {}
 
@@ -159,7 +161,7 @@ class Slots:
 
     def take(self, queue: str, change: Callable[[str], Job | None]) -> tuple[Job | None, bool]:
         """Take a free slot with ``change(slot)``. Returns its job, and whether there was a free slot."""
-        changed, is_free = take_slot(queue, self._limits[queue], change)
+        changed, is_free = take_slot(queue, self._limits[queue], change, lambda: self._taken(queue))
         if is_free:
             if queue in self._full:
                 self._full[queue] = _Full(self._monotonic(), _FIRST_PAUSE / 2)
@@ -168,6 +170,10 @@ class Slots:
         pause = _FIRST_PAUSE if last is None else min(_LONGEST_PAUSE, 2 * last.pause)
         self._full[queue] = _Full(self._monotonic() + pause, pause)
         return None, False
+
+    def _taken(self, queue: str) -> frozenset[str]:
+        running = self._store.find(Query(queue=queue, status=Status.IN_PROGRESS, limit=_MOST_READ))
+        return frozenset([job.slot for job in running if job.slot is not None])
 
     def clear(self) -> None:
         """Try all queues again: a slot is free, of an unknown queue."""

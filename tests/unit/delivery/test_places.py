@@ -687,3 +687,22 @@ def test_the_store_keeps_slots_apart_whatever_the_monitors_do(world: Bench) -> N
     assert world.store.store.change(first, Expect(), Changes(slot="exports/0")) is not None
     with pytest.raises(SlotTaken):
         world.store.store.change(second, Expect(), Changes(slot="exports/0"))
+
+
+def test_a_full_queue_with_many_slots_costs_few_writes() -> None:
+    """Each try of a slot that is taken is a write, for which the jobs of all other queues wait."""
+    limit = 60
+    options: dict[str, Any] = {"queues": {"mails": {"max_running": limit}}, "max_running": 1000}
+    world = bench(**options)
+    for _ in range(limit + 1):
+        world.start(queue="mails")
+    running: list[Running] = []
+    while len(running) < limit:
+        world.step(0.01)
+        running += [world.receive(sent) for sent in world.transport.sent[len(running) :]]
+    other = bench(clock=world.clock, store=world.store.store, **options)
+    other.step(2)
+    assert other.store.count("change") <= 10
+    world.engine.worker.end(running[0], Outcome(200))
+    other.step(2)
+    assert len(other.transport.sent) == 1

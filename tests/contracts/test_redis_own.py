@@ -35,7 +35,7 @@ from tests.private_servers import PrivateServer, Templates, private_server
 
 pytestmark = pytest.mark.services
 
-DEADLINE: Final = 10  # s
+DEADLINE: Final = 60.0  # s
 CLOSED: Final = 1
 """A port without a listener."""
 

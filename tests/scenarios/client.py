@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 __all__ = ["WAIT", "Client", "Gate", "Held", "Page", "wait_until"]
 
-WAIT: Final = 30.0
+WAIT: Final = 60.0
 """Seconds after which a test stops waiting and fails."""
 
 

@@ -27,7 +27,7 @@ from tests.scenarios.client import Client
 __all__ = ["KINDS", "Kind", "Server", "daphne", "gunicorn", "hypercorn", "python_server", "running", "uvicorn"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
-_START_TIMEOUT: Final = 30.0
+_START_TIMEOUT: Final = 60.0
 _END_TIMEOUT: Final = 5.0
 _LOG_SHOWN: Final = 6000
 

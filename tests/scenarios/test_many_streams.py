@@ -115,13 +115,16 @@ def run(coroutine: Any) -> Any:
     return asyncio.run(asyncio.wait_for(coroutine, 3 * WAIT))
 
 
+def running_job(site: Site) -> str:
+    """The id of a job that only the test reports on."""
+    job = engine_of(site.jobs).store.create(Draft(id=new_job_id(), request=Request("GET", "/work"), error_timeout=600))
+    assert site.jobs.store.change(job.id, *claimed(_TOKEN, 1, 600)) is not None
+    return job.id
+
+
 def test_500_clients_get_every_event_with_as_many_store_reads_as_one_client(tmp_path: Path) -> None:
     with counted(tmp_path) as site:
-        job = engine_of(site.jobs).store.create(
-            Draft(id=new_job_id(), request=Request("GET", "/work"), error_timeout=600)
-        )
-        assert site.jobs.store.change(job.id, *claimed(_TOKEN, 1, 600)) is not None
-        one, many = run(watched(site, job.id, 1)), run(watched(site, job.id, _MANY))
+        one, many, again = [run(watched(site, running_job(site), count)) for count in (1, _MANY, 1)]
     (tmp_path / "bare").mkdir()
     with counted(tmp_path / "bare") as site:
         bare_one, bare_many = run(bare(site, 1)), run(bare(site, _MANY))
@@ -131,5 +134,6 @@ def test_500_clients_get_every_event_with_as_many_store_reads_as_one_client(tmp_
     print(
         f"resident memory per stream: {per_stream:.1f} KiB, per bare stream {per_bare_stream:.1f} KiB; threads {many.threads}"
     )
-    assert many.reads_per_second <= 1.5 * one.reads_per_second
+    # A busy machine only lowers how often one stream has its job read.
+    assert many.reads_per_second <= 1.5 * max(one.reads_per_second, again.reads_per_second)
     assert many.threads < _MANY / 2

@@ -21,7 +21,7 @@ from tests.scenarios.sites import Site, serving, settings
 __all__ = ["WITH_WORKER", "WITH_WORKER_PAIRS", "WORKER_IN_CI", "Supervisor", "command_of", "worked"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-WAIT: Final = 30.0
+WAIT: Final = 60.0
 
 WITH_WORKER: Final = {
     "waitress-worker": evolve(KINDS["waitress"], name="waitress-worker", workers=4),

@@ -17,7 +17,7 @@ import pexpect
 
 __all__ = ["Program", "Screen", "Terminal", "cells", "on_terminal"]
 
-TIMEOUT: Final = 30.0  # s
+TIMEOUT: Final = 60.0  # s
 _ROOT: Final = Path(__file__).parents[2]
 _TOKENS: Final = re.compile(r"\x1b\[(?P<colour>[\d;]*)m|(?P<clear>\x1b\[K)|(?P<text>.)", re.DOTALL)
 

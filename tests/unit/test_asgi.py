@@ -24,7 +24,7 @@ from backjob.worker.outcomes import Outcome
 from tests.unit.core import COOKIE, Bench, Here, bench, served
 from tests.unit.gateways import scope_of
 
-TIMEOUT = 10.0
+TIMEOUT = 25.0
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from backjob.process import Passes, PerProcess, in_event_loop
 from backjob.worker.outcomes import Outcome
 from tests.unit.core import NOT_SENT, bench
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 ALL = {"create", "get", "output", "change", "report", "take_due", "beat", "find", "purge"}
 
 

@@ -190,7 +190,7 @@ BackJob(app)
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        overdue = threading.Timer(30, process.kill)
+        overdue = threading.Timer(100, process.kill)
         overdue.start()
         try:
             assert process.stderr is not None

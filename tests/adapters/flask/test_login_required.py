@@ -16,7 +16,7 @@ from flask import Flask
 from backjob import JobState, Status
 from backjob.flask import BackJob
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 class User:

@@ -26,7 +26,7 @@ from backjob.flask import BackJob
 Serve = Callable[[Flask], AbstractContextManager[str]]
 MakeApp = Callable[..., Flask]
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 class Browser:

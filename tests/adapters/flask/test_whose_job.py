@@ -21,7 +21,7 @@ from backjob import InvalidRequest, Status
 from backjob.flask import BackJob
 from backjob.testing import immediate, recorded
 
-WAIT = 20.0
+WAIT = 60.0
 MakeApp = Callable[..., Flask]
 
 

@@ -29,7 +29,7 @@ web: Any = pytest.importorskip("aiohttp.web")
 
 EXAMPLE: Final = ROOT / "docs" / "examples" / "aiohttp_report" / "backjob_aiohttp.py"
 KEY: Final = "of these tests alone: 0b8d5f7e21c94a63"
-WAIT: Final = 20.0
+WAIT: Final = 60.0
 ANN: Final = {"Cookie": "user=ann"}
 
 sys.path.insert(0, str(EXAMPLE.parent))

@@ -16,7 +16,7 @@ from backjob.cli.bar import Bar, Progress, Style, draw
 from backjob.testing import FakeClock
 from tests.unit.terminals import Terminal, cells
 
-TIMEOUT = 10.0  # s
+TIMEOUT = 60.0  # s
 RUNNING = Progress(Status.IN_PROGRESS, 42, "Exporting", seconds=65)
 ESCAPE = re.compile(r"\x1b\[[\d;]*m")
 

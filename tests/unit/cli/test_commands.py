@@ -42,7 +42,7 @@ from tests.unit.terminals import Terminal
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-TIMEOUT = 30.0  # s
+TIMEOUT = 60.0  # s
 DAY = 86400.0  # s
 ROOT = Path(__file__).parents[3]
 

@@ -23,7 +23,7 @@ from backjob.stores import open_store
 pytest.importorskip("argcomplete", reason="completion needs it: pip install 'backjob[completion]'")
 
 ROOT: Final = Path(__file__).parents[3]
-TIMEOUT: Final = 30.0  # s
+TIMEOUT: Final = 60.0  # s
 NAMES: Final = ("job-first", "job-second")
 
 

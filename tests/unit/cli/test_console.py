@@ -26,7 +26,7 @@ from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
 from tests.unit.acting import Acting, quiet_jobs
 
-TIMEOUT = 10.0  # s
+TIMEOUT = 60.0  # s
 EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\r\x08\u202e"
 
 

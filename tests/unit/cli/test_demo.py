@@ -20,7 +20,7 @@ from backjob import InvalidRequest, Status
 from backjob.cli.demo.server import Demo, demo
 
 ROOT = Path(__file__).parents[3]
-TIMEOUT = 30.0  # s
+TIMEOUT = 60.0  # s
 
 
 def program(*arguments: str) -> subprocess.Popen[str]:

@@ -19,13 +19,14 @@ import werkzeug.serving
 from cachelib import SimpleCache
 
 from backjob import BackJob, StoreUnusable
+from backjob.cli import measuring
 from backjob.cli.demo.server import demo
 from backjob.cli.doctor import examine
 from backjob.cli.findings import EXIT_CODES, Finding, Problem, check_places
 from backjob.cli.measuring import Measured, Sender, measure
 from backjob.clock import SystemClock
 from backjob.jobs import engine_of
-from backjob.model import Grant, Job, Request
+from backjob.model import Grant, Job, Request, Response
 from backjob.signing import MessageSigner
 from backjob.stores.cached import CachedStore
 from backjob.stores.memory import MemoryStore
@@ -372,6 +373,15 @@ def test_the_number_of_requests_that_a_server_handles_at_once_is_measured(jobs: 
         measured = measured_at(url, jobs)
     assert measured is not None
     assert (measured.at_once, measured.is_more, measured.processes) == (threads, False, 1)
+
+
+def test_answers_that_a_busy_machine_delays_make_no_server_look_smaller(
+    jobs: BackJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = {2: [1, 2], 4: [3, 2, 4], 8: [5, 6, 4]}
+    answer = measuring._Answer(0.0, Response(200, "OK", ((PROCESS_HEADER, "1 2"),), b""))
+    monkeypatch.setattr(measuring, "_wave", lambda _, count: [answer] * together[count].pop(0))
+    assert measured_at("http://127.0.0.1:9", jobs) == Measured(6, False, 1, 2)
 
 
 def test_with_the_key_a_single_threaded_server_is_measured_to_be_one(jobs: BackJob) -> None:

@@ -22,7 +22,7 @@ from backjob.stores.sqlite import SQLiteStore
 from tests.unit.acting import Acting, quiet_jobs
 from tests.unit.terminals import Terminal, on_terminal
 
-TIMEOUT = 10.0  # s
+TIMEOUT = 60.0  # s
 ROOT = Path(__file__).parents[3]
 EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\r\x08\u202e"
 

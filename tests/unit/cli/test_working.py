@@ -27,7 +27,7 @@ from backjob.transports.sockets import SocketTransport
 from backjob.wsgi import BackJobMiddleware
 from tests.unit.core import KEY
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def _work(environ: Any, start_response: Any) -> list[bytes]:

@@ -25,7 +25,7 @@ from backjob.stores.memory import MemoryStore
 from backjob.worker.outcomes import Outcome
 from tests.unit.core import KEY, NOT_SENT, Bench, FakeTransport, Here, bench, served
 
-DEADLINE = 20
+DEADLINE = 60.0
 DAY = 86400.0
 
 

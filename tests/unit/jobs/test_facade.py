@@ -39,7 +39,7 @@ from tests.contracts.dict_cache import DictCache
 from tests.unit.core import COOKIE, KEY, NOT_SENT, Bench, FakeTransport, Here, ManualMonitor, bench, served
 from tests.unit.gateways import environ_of
 
-DEADLINE = 20
+DEADLINE = 60.0
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from backjob.output import plain
 
 RECORDED = sorted(Path(__file__).with_name("recorded").glob("*.txt"))
-DEADLINE = 20.0  # s
+DEADLINE = 60.0  # s
 TMUX = shutil.which("tmux")
 
 

@@ -13,7 +13,7 @@ from backjob.errors import StoreUnavailable
 from backjob.stores.sql import connections as module
 from backjob.stores.sql.connections import LimitedConnections
 
-DEADLINE = 10  # s
+DEADLINE = 60.0  # s
 
 
 class FakeConnection:

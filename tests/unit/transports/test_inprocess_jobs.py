@@ -21,7 +21,7 @@ from backjob.transports.sockets import SocketTransport
 from tests.unit.core import KEY
 from tests.unit.gateways import environ_of, scope_of
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 _TARGET = "/shop/work/a%2Fb?x=1"
 
 

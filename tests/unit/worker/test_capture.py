@@ -22,7 +22,7 @@ from backjob.worker.capture import capture_stdout
 from backjob.worker.running import Running, current
 from tests.unit.core import Bench, bench
 
-DEADLINE = 20
+DEADLINE = 60.0
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from backjob.errors import InvalidRequest
 from backjob.worker.running import Running
 from tests.unit.core import Bench, bench
 
-DEADLINE = 20
+DEADLINE = 60.0
 
 log = logging.getLogger("shop.export")
 

@@ -21,7 +21,7 @@ from backjob.worker.commands import Command
 from backjob.worker.running import Running
 from tests.unit.core import Bench, bench
 
-DEADLINE = 20
+DEADLINE = 30.0  # s, half of what the programs take that hang
 HANGS = "import sys, time; print('ready', flush=True); time.sleep(60)"
 IGNORES_TERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + HANGS
 WITH_A_CHILD = (

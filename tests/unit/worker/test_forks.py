@@ -21,7 +21,7 @@ from tests.unit.core import Bench, ManualLeases, bench, served
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 def in_child(action: Callable[[], object]) -> str:

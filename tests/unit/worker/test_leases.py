@@ -25,7 +25,7 @@ from tests.unit.interrupting import Interrupter
 
 LEASE = 18.0
 TICK = 2.0
-DEADLINE = 20
+DEADLINE = 60.0
 
 
 @pytest.fixture

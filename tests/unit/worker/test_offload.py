@@ -18,7 +18,7 @@ from backjob.process import DaemonThreads
 from backjob.worker import offload
 from backjob.worker.offload import to_thread
 
-DEADLINE = 20.0
+DEADLINE = 30.0  # s, half of what the programs take that hang
 
 _word: ContextVar[str] = ContextVar("word", default="")
 

@@ -26,7 +26,7 @@ from backjob.worker.running import Running, current
 from backjob.worker.unwritten import percent
 from tests.unit.core import Bench, bench
 
-DEADLINE = 20
+DEADLINE = 60.0
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from backjob.worker.running import Running
 from tests.event_source import EventSource
 from tests.unit.core import KEY, Bench, FakeTransport, bench
 
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0
 
 
 @pytest.fixture

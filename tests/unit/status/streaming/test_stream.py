@@ -22,7 +22,7 @@ from tests.unit.core import Bench, bench
 
 TEXT: Final = "aä€😀\n" * 3
 SIZE: Final = len(TEXT.encode())
-PATIENCE: Final = 10.0
+PATIENCE: Final = 60.0
 DONE: Final = completed("Done")
 
 

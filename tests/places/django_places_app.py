@@ -71,7 +71,7 @@ def work(request: HttpRequest) -> HttpResponse:
 
 
 def all_jobs(request: HttpRequest) -> JsonResponse:
-    return JsonResponse({"jobs": [*Job.objects.values("status", "slot", "status_text")]})
+    return JsonResponse({"jobs": [*Job.objects.values("id", "status", "slot", "status_text")]})
 
 
 urlpatterns = [

@@ -35,6 +35,7 @@ _KILL_AFTER: Final = (20, 40, 60)
 class Ended:
     """A job as it is in the store at the end."""
 
+    id: str
     status: Status
     slot: str | None
     text: str | None
@@ -71,13 +72,13 @@ def check(directory: Path, count: int, jobs: Sequence[Ended]) -> None:
     )
     assert at_once <= _LIMIT
     assert len(by_process(exports)) >= 4
-    assert len({run.job for run in exports}) == count
     assert len(jobs) == count + _OTHERS
     assert {job.slot for job in jobs} == {None}, "a slot is lost"
     killed = [job for job in jobs if job.status is not Status.COMPLETED]
     assert {job.text for job in killed} <= {"the process that ran it ended"}
     assert 1 <= len(killed) <= len(_KILL_AFTER) * _LIMIT
-    assert len({run.job for run in mails}) == _OTHERS
+    # A process may be killed just before an action begins.
+    assert {job.id for job in jobs} - {job.id for job in killed} <= {run.job for run in (*exports, *mails)}
     assert mail < took / 2, "the full queue held up the other"
 
 

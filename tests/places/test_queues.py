@@ -53,7 +53,7 @@ def test_the_limit_of_a_queue_holds_over_processes_that_die(place: str, count: i
             return sum(job.status.is_final for job in store.find(Query(limit=10 * count)))
 
         work_off(server, tmp_path, count, ended)
-        jobs = [Ended(job.status, job.slot, job.status_text) for job in store.find(Query(limit=10 * count))]
+        jobs = [Ended(job.id, job.status, job.slot, job.status_text) for job in store.find(Query(limit=10 * count))]
     check(tmp_path, count, jobs)
 
 
@@ -93,7 +93,7 @@ def test_the_limit_of_a_queue_holds_in_the_database_of_a_django_site(vendor: str
 
             def jobs() -> list[Ended]:
                 rows = json.loads(server.client.get("/jobs").text)["jobs"]
-                return [Ended(Status(row["status"]), row["slot"], row["status_text"]) for row in rows]
+                return [Ended(row["id"], Status(row["status"]), row["slot"], row["status_text"]) for row in rows]
 
             work_off(server, tmp_path, JOBS, lambda: sum(job.status.is_final for job in jobs()))
             found = jobs()

@@ -7,12 +7,16 @@ import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from backjob.status.page import asset
 
-pytestmark = pytest.mark.slow
+_PATIENCE: Final = 300.0
+"""Seconds: the compiler takes a minute of a busy machine to check the types of React and Vue."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(_PATIENCE + 60)]
 
 RIGHT = """
 import type { BackjobTexts } from "./progress";
@@ -78,7 +82,7 @@ def errors(modules: Path, folder: Path, sources: Mapping[str, str], *, packages:
     options |= {"lib": ["es2022", "dom"], "types": [], "skipDefaultLibCheck": True, "jsx": "react-jsx"}
     (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "files": list(sources)}))
     command = ["node", str(modules / "typescript" / "bin" / "tsc"), "--project", str(folder)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_PATIENCE, check=False)
     return re.findall(r"^([\w.]+)\((\d+),", done.stdout, re.MULTILINE)
 
 

@@ -26,28 +26,28 @@ _TRANSIENT: Final = (
 
 
 class _Process:
-    """The state of one process: idle connections, the turn of writers, and the number of readers."""
+    """The state of one process: idle connections, the turn of writers, and the numbers of readers and of forks in progress."""
 
-    __slots__ = ("idle", "is_paused", "readers", "reading", "turn")
+    __slots__ = ("forks", "idle", "readers", "reading", "turn")
 
     def __init__(self) -> None:
         self.idle: list[sqlite3.Connection] = []
         self.turn = threading.Lock()
         self.reading = threading.Condition(threading.Lock())
         self.readers = 0
-        self.is_paused = False
+        self.forks = 0
 
     def begin_reading(self) -> None:
         """Count a reader; waits while a fork is in progress."""
         with self.reading:
-            while self.is_paused:
+            while self.forks:
                 self.reading.wait()
             self.readers += 1
 
     def end_reading(self) -> None:
         with self.reading:
             self.readers -= 1
-            if self.is_paused:
+            if self.forks:
                 self.reading.notify_all()
 
 
@@ -107,12 +107,12 @@ class Connections:
     def pause(self) -> Callable[[], None]:
         """Block new uses, wait for current ones to end, and close all connections. Call the result to unblock.
 
-        Waits at most ``timeout`` seconds for the readers, and then for the writer: a thread that forks inside its own
-        transaction would wait for itself.
+        Waits at most ``timeout`` seconds for the readers, and then for the writer or another thread that forks: a thread that
+        forks inside its own transaction would wait for itself.
         """
         process = self.state.get()
         with process.reading:
-            process.is_paused = True
+            process.forks += 1
             process.reading.wait_for(lambda: process.readers == 0, self._timeout)
         has_turn = process.turn.acquire(timeout=self._timeout)
         self.close_idle()
@@ -121,7 +121,7 @@ class Connections:
             if has_turn:
                 process.turn.release()
             with process.reading:
-                process.is_paused = False
+                process.forks -= 1
                 process.reading.notify_all()
 
         return resume

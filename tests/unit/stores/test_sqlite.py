@@ -514,6 +514,40 @@ def test_a_fork_waits_for_a_write_in_progress(path: Path, monkeypatch: pytest.Mo
     store.close()
 
 
+def test_no_call_begins_while_one_of_two_threads_still_forks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child would inherit SQLite's locks of that call, for ever held."""
+    store = SQLiteStore(path, busy_timeout=PATIENCE)
+    connections = store._connections
+    reading = connections.state.get().reading
+    forks, waits = threading.Event(), threading.Event()
+    wait, wait_for = reading.wait, reading.wait_for
+
+    def wait_for_readers(predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        is_true = wait_for(predicate, timeout)
+        forks.set()
+        return is_true
+
+    def wait_for_forks(timeout: float | None = None) -> bool:
+        waits.set()
+        return wait(timeout)
+
+    with ThreadPoolExecutor() as threads:
+        end_first = connections.pause()
+        monkeypatch.setattr(reading, "wait_for", wait_for_readers)
+        second = threads.submit(connections.pause)
+        assert forks.wait(PATIENCE)
+        end_first()
+        end_second = second.result(PATIENCE)
+        monkeypatch.setattr(reading, "wait", wait_for_forks)
+        reader = threads.submit(store.get, "job")
+        reader.add_done_callback(lambda _: waits.set())
+        assert waits.wait(PATIENCE)
+        has_read = reader.done()
+        end_second()
+        assert (has_read, reader.result(PATIENCE)) == (False, None)
+    store.close()
+
+
 def test_a_forked_child_neither_uses_nor_closes_inherited_connections(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

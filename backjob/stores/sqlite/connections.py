@@ -111,11 +111,7 @@ class Connections:
         forks inside its own transaction would wait for itself.
         """
         process = self.state.get()
-        with process.reading:
-            process.forks += 1
-            process.reading.wait_for(lambda: process.readers == 0, self._timeout)
-        has_turn = process.turn.acquire(timeout=self._timeout)
-        self.close_idle()
+        has_turn = False
 
         def resume() -> None:
             if has_turn:
@@ -124,6 +120,16 @@ class Connections:
                 process.forks -= 1
                 process.reading.notify_all()
 
+        with process.reading:
+            process.forks += 1
+        try:
+            with process.reading:
+                process.reading.wait_for(lambda: process.readers == 0, self._timeout)
+            has_turn = process.turn.acquire(timeout=self._timeout)
+            self.close_idle()
+        except BaseException:  # of a signal handler
+            resume()
+            raise
         return resume
 
     def close(self) -> None:
@@ -271,7 +277,9 @@ _paused: Final = threading.local()
 def _before_fork() -> None:
     # SQLite's locks and mutexes are process-wide. A child that inherits one in use waits forever, or believes that it has
     # its parent's lock and loses its commits. This hook, which uwsgi does not run, keeps a child from inheriting one.
-    _paused.resume = [connections.pause() for connections in list(_living)]
+    _paused.resume = []
+    for connections in list(_living):  # one by one: Python ignores the error of a signal handler, and forks
+        _paused.resume.append(connections.pause())
 
 
 def _after_fork() -> None:

@@ -60,6 +60,8 @@ class Place:
     def of_json(cls, value: Any) -> Place:
         """Return the place that `as_json` was made from."""
         at, of, after, is_over, within = value
+        if within and isinstance(within[0], str):  # an earlier version stored only the innermost of these items
+            within = [within]
         return cls(at, of, after, is_over, tuple([(name, done) for name, done in within or ()]))
 
 

@@ -26,28 +26,28 @@ _TRANSIENT: Final = (
 
 
 class _Process:
-    """The state of one process: idle connections, the turn of writers, and the number of readers."""
+    """The state of one process: idle connections, the turn of writers, and the numbers of readers and of forks in progress."""
 
-    __slots__ = ("idle", "is_paused", "readers", "reading", "turn")
+    __slots__ = ("forks", "idle", "readers", "reading", "turn")
 
     def __init__(self) -> None:
         self.idle: list[sqlite3.Connection] = []
         self.turn = threading.Lock()
         self.reading = threading.Condition(threading.Lock())
         self.readers = 0
-        self.is_paused = False
+        self.forks = 0
 
     def begin_reading(self) -> None:
         """Count a reader; waits while a fork is in progress."""
         with self.reading:
-            while self.is_paused:
+            while self.forks:
                 self.reading.wait()
             self.readers += 1
 
     def end_reading(self) -> None:
         with self.reading:
             self.readers -= 1
-            if self.is_paused:
+            if self.forks:
                 self.reading.notify_all()
 
 
@@ -107,23 +107,29 @@ class Connections:
     def pause(self) -> Callable[[], None]:
         """Block new uses, wait for current ones to end, and close all connections. Call the result to unblock.
 
-        Waits at most ``timeout`` seconds for the readers, and then for the writer: a thread that forks inside its own
-        transaction would wait for itself.
+        Waits at most ``timeout`` seconds for the readers, and then for the writer or another thread that forks: a thread that
+        forks inside its own transaction would wait for itself.
         """
         process = self.state.get()
-        with process.reading:
-            process.is_paused = True
-            process.reading.wait_for(lambda: process.readers == 0, self._timeout)
-        has_turn = process.turn.acquire(timeout=self._timeout)
-        self.close_idle()
+        has_turn = False
 
         def resume() -> None:
             if has_turn:
                 process.turn.release()
             with process.reading:
-                process.is_paused = False
+                process.forks -= 1
                 process.reading.notify_all()
 
+        with process.reading:
+            process.forks += 1
+        try:
+            with process.reading:
+                process.reading.wait_for(lambda: process.readers == 0, self._timeout)
+            has_turn = process.turn.acquire(timeout=self._timeout)
+            self.close_idle()
+        except BaseException:  # of a signal handler
+            resume()
+            raise
         return resume
 
     def close(self) -> None:
@@ -271,7 +277,9 @@ _paused: Final = threading.local()
 def _before_fork() -> None:
     # SQLite's locks and mutexes are process-wide. A child that inherits one in use waits forever, or believes that it has
     # its parent's lock and loses its commits. This hook, which uwsgi does not run, keeps a child from inheriting one.
-    _paused.resume = [connections.pause() for connections in list(_living)]
+    _paused.resume = []
+    for connections in list(_living):  # one by one: Python ignores the error of a signal handler, and forks
+        _paused.resume.append(connections.pause())
 
 
 def _after_fork() -> None:

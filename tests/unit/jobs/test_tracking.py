@@ -12,7 +12,7 @@ import pytest
 from backjob import Status
 from backjob.errors import InvalidRequest, JobContinued, JobEnded, StoreUnavailable
 from backjob.jobs import BackJob
-from backjob.model import Job, JsonValue
+from backjob.model import Changes, Expect, Job, JsonValue
 from backjob.worker.outcomes import Outcome
 from tests.unit.core import bench, served
 from tests.unit.jobs.slicing import Slicing, slicing
@@ -343,6 +343,22 @@ def test_a_loop_within_two_others_begins_anew_with_each_item_of_both(slices: boo
     work = slicing(action)
     assert work.run_to_the_end().status is Status.COMPLETED, work.job.status_text
     assert seen == expected
+
+
+def test_a_loop_within_another_one_continues_where_an_earlier_version_left_it() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def action(jobs: BackJob) -> None:
+        for outer in jobs.track(range(3), resume="customers"):
+            for inner in jobs.track(range(3), resume="invoices"):
+                seen.append((outer, inner))
+
+    work = slicing(action)
+    loops: JsonValue = {"customers": [1, 3, None, False, None], "invoices": [2, 3, None, False, ["customers", 1]]}
+    store = work.world.engine.store
+    assert store.change(work.id, Expect(), Changes(cursor={"cursor": None, "loops": loops})) is not None
+    assert work.run().status is Status.COMPLETED, work.job.status_text
+    assert seen == [(1, 2), (2, 0), (2, 1), (2, 2)]
 
 
 @pytest.mark.parametrize("name", [True, "rows"])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from backjob.lifecycle import claimed, completed, ended
 from backjob.model import Draft, Expect, Query, Report, Request, Status
 from backjob.protocols import Store
 from backjob.stores.sqlite import SQLiteStore
+from backjob.stores.sqlite import connections as connections_module
 from backjob.stores.sqlite.connections import Connections, Reading, Transaction, Writing
 from backjob.testing import FakeClock
 
@@ -512,6 +514,64 @@ def test_a_fork_waits_for_a_write_in_progress(path: Path, monkeypatch: pytest.Mo
     thread.join(PATIENCE)
     assert store.get("child") is not None
     store.close()
+
+
+def test_no_call_begins_while_one_of_two_threads_still_forks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child would inherit SQLite's locks of that call, for ever held."""
+    store = SQLiteStore(path, busy_timeout=PATIENCE)
+    connections = store._connections
+    reading = connections.state.get().reading
+    forks, waits = threading.Event(), threading.Event()
+    wait, wait_for = reading.wait, reading.wait_for
+
+    def wait_for_readers(predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        is_true = wait_for(predicate, timeout)
+        forks.set()
+        return is_true
+
+    def wait_for_forks(timeout: float | None = None) -> bool:
+        waits.set()
+        return wait(timeout)
+
+    with ThreadPoolExecutor() as threads:
+        end_first = connections.pause()
+        monkeypatch.setattr(reading, "wait_for", wait_for_readers)
+        second = threads.submit(connections.pause)
+        assert forks.wait(PATIENCE)
+        end_first()
+        end_second = second.result(PATIENCE)
+        monkeypatch.setattr(reading, "wait", wait_for_forks)
+        reader = threads.submit(store.get, "job")
+        reader.add_done_callback(lambda _: waits.set())
+        assert waits.wait(PATIENCE)
+        has_read = reader.done()
+        end_second()
+        assert (has_read, reader.result(PATIENCE)) == (False, None)
+    store.close()
+
+
+def test_a_signal_handler_that_raises_while_a_fork_waits_blocks_no_later_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python ignores the error of a fork's hook, so the process goes on."""
+    stores = [SQLiteStore(tmp_path / name, busy_timeout=PATIENCE) for name in ("one.db", "two.db")]
+    calls = count(1)
+
+    def close_idle(_: Connections) -> None:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Connections, "close_idle", close_idle)
+        with pytest.raises(KeyboardInterrupt):
+            connections_module._before_fork()
+    connections_module._after_fork()
+    for store in stores:
+        state = store._connections.state.get()
+        assert (state.forks, state.turn.locked()) == (0, False)
+        assert store.create(draft("job")).id == "job"
+        assert store.get("job") is not None
+        store.close()
 
 
 def test_a_forked_child_neither_uses_nor_closes_inherited_connections(

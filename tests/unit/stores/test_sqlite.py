@@ -314,7 +314,7 @@ class InterruptedTurn:
         self.lock = threading.RLock()
         self.release = self.lock.release
 
-    def acquire(self, blocking: bool, timeout: float) -> bool:
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         self.lock.acquire(blocking, timeout)
         raise KeyboardInterrupt
 

@@ -32,10 +32,19 @@ class _Process:
 
     def __init__(self) -> None:
         self.idle: list[sqlite3.Connection] = []
-        self.turn = threading.Lock()
+        self.turn = threading.RLock()
         self.reading = threading.Condition(threading.Lock())
         self.readers = 0
         self.forks = 0
+
+    def take_turn(self, timeout: float) -> bool:
+        """Take the turn of writers. Returns False if it takes longer than ``timeout`` seconds."""
+        try:
+            return self.turn.acquire(True, timeout)  # by name it takes twice as long
+        except BaseException:  # of a signal handler, perhaps after the lock was taken: no later call could write
+            with suppress(RuntimeError):  # it was not taken
+                self.turn.release()
+            raise
 
     def begin_reading(self) -> None:
         """Count a reader; waits while a fork is in progress."""
@@ -65,7 +74,7 @@ class Connections:
     def __init__(self, path: Path, timeout: float, prepare: Callable[[sqlite3.Connection], None]) -> None:
         self.path = path
         self._address = f"{path.as_uri()}?mode=rw"
-        self._timeout = timeout
+        self.timeout = timeout
         self._prepare = prepare
         self.most_idle = _MOST_IDLE
         # SQLite forbids using or closing a connection in a forked child ("How To Corrupt An SQLite Database File", section
@@ -93,7 +102,7 @@ class Connections:
             raise StoreUnusable(f"{self.path}: there is no directory {directory}; create it, or choose another file")
         try:
             _create_private(os.path.realpath(self.path))  # a link may point to a file that does not exist yet
-            sqlite3.connect(self._address, uri=True, timeout=self._timeout).close()
+            sqlite3.connect(self._address, uri=True, timeout=self.timeout).close()
         except (OSError, sqlite3.Error) as error:
             raise StoreUnusable(f"{self.path}: can't be opened or created ({error}); check the permissions") from error
 
@@ -107,8 +116,7 @@ class Connections:
     def pause(self) -> Callable[[], None]:
         """Block new uses, wait for current ones to end, and close all connections. Call the result to unblock.
 
-        Waits at most ``timeout`` seconds for the readers, and then for the writer or another thread that forks: a thread that
-        forks inside its own transaction would wait for itself.
+        Waits at most ``timeout`` seconds for the readers, and then for the writer or another thread that forks.
         """
         process = self.state.get()
         has_turn = False
@@ -124,8 +132,8 @@ class Connections:
             process.forks += 1
         try:
             with process.reading:
-                process.reading.wait_for(lambda: process.readers == 0, self._timeout)
-            has_turn = process.turn.acquire(timeout=self._timeout)
+                process.reading.wait_for(lambda: process.readers == 0, self.timeout)
+            has_turn = process.take_turn(self.timeout)
             self.close_idle()
         except BaseException:  # of a signal handler
             resume()
@@ -137,15 +145,10 @@ class Connections:
         self.most_idle = 0
         self.close_idle()
 
-    def begin_turn(self, process: _Process) -> None:
-        """Take the turn of writers. Raises `StoreUnavailable` if that takes too long."""
-        if not process.turn.acquire(True, self._timeout):  # by name it takes twice as long
-            raise StoreUnavailable(f"{self.path}: other threads were writing for more than {self._timeout:g} s")
-
     def open(self) -> sqlite3.Connection:
         """Open another connection."""
         connection = sqlite3.connect(
-            self._address, uri=True, timeout=self._timeout, isolation_level=None, check_same_thread=False
+            self._address, uri=True, timeout=self.timeout, isolation_level=None, check_same_thread=False
         )
         try:
             self._prepare(connection)
@@ -194,7 +197,10 @@ class Reading:
         connections = self._connections
         process = self._process = connections.state.get()
         if self.writes:
-            connections.begin_turn(process)
+            if not process.take_turn(connections.timeout):
+                raise StoreUnavailable(
+                    f"{connections.path}: other threads were writing for more than {connections.timeout:g} s"
+                )
         else:
             process.begin_reading()
         try:

@@ -350,8 +350,7 @@ def test_a_loop_within_another_one_continues_where_an_earlier_version_left_it() 
 
     def action(jobs: BackJob) -> None:
         for outer in jobs.track(range(3), resume="customers"):
-            for inner in jobs.track(range(3), resume="invoices"):
-                seen.append((outer, inner))
+            seen.extend((outer, inner) for inner in jobs.track(range(3), resume="invoices"))
 
     work = slicing(action)
     loops: JsonValue = {"customers": [1, 3, None, False, None], "invoices": [2, 3, None, False, ["customers", 1]]}

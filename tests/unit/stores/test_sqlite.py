@@ -300,10 +300,37 @@ def test_a_call_that_has_left_some_jobs_misleads_no_other_one(store: SQLiteStore
 
 def test_a_thread_that_waits_too_long_for_its_turn_gets_an_error(path: Path) -> None:
     store = SQLiteStore(path, busy_timeout=0.05)
-    with Transaction(store._connections), pytest.raises(StoreUnavailable, match="other threads"):
+    with ThreadPoolExecutor() as threads:
+        with Transaction(store._connections), pytest.raises(StoreUnavailable, match="other threads"):
+            threads.submit(store.create, draft("job")).result(PATIENCE)
         store.create(draft("job"))
-    store.create(draft("job"))
     store.close()
+
+
+class InterruptedTurn:
+    """A lock whose owner is interrupted by a signal handler at the moment in which it gets the lock."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.release = self.lock.release
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        self.lock.acquire(blocking, timeout)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("forks", [False, True])
+def test_a_signal_handler_that_raises_leaves_the_turn_to_other_threads(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, forks: bool
+) -> None:
+    turn = InterruptedTurn()
+    with monkeypatch.context() as patched:
+        patched.setattr(store._connections.state.get(), "turn", turn)
+        with pytest.raises(KeyboardInterrupt):
+            store._connections.pause() if forks else store.create(draft("job"))
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(turn.lock.acquire, blocking=False).result(PATIENCE)
+    assert store.get("job") is None
 
 
 def test_an_exception_in_a_transaction_rolls_back(store: SQLiteStore) -> None:
@@ -336,15 +363,16 @@ def test_a_lease_is_renewed_from_the_moment_of_the_write(path: Path, monkeypatch
     store.create(draft("job"))
     store.change("job", *claimed("token", 1, 18))
     waiting = threading.Event()
-    begin_turn = Connections.begin_turn
+    kind = type(store._connections.state.get())
+    take_turn = kind.take_turn
 
-    def tell_and_begin(connections: Connections, process: Any) -> None:
+    def tell_and_take(process: Any, timeout: float) -> bool:
         waiting.set()
-        begin_turn(connections, process)
+        return take_turn(process, timeout)
 
     with ThreadPoolExecutor(1) as pool:
         with Transaction(store._connections):
-            monkeypatch.setattr(Connections, "begin_turn", tell_and_begin)
+            monkeypatch.setattr(kind, "take_turn", tell_and_take)
             stale = pool.submit(store.beat, {"job": "token"}, 18, frozenset[str]())
             assert waiting.wait(PATIENCE)
             clock.advance(15)
@@ -430,15 +458,16 @@ def test_writers_that_wait_for_each_other_hold_no_connections(
 ) -> None:
     store.create(draft("job"))
     waiting = threading.Semaphore(0)
-    begin_turn = Connections.begin_turn
+    kind = type(store._connections.state.get())
+    take_turn = kind.take_turn
 
-    def tell_and_begin(connections: Connections, process: Any) -> None:
+    def tell_and_take(process: Any, timeout: float) -> bool:
         waiting.release()
-        begin_turn(connections, process)
+        return take_turn(process, timeout)
 
     threads = [threading.Thread(target=store.create, args=(draft(f"{number}"),)) for number in range(4)]
     with Writing(store._connections):
-        monkeypatch.setattr(Connections, "begin_turn", tell_and_begin)
+        monkeypatch.setattr(kind, "take_turn", tell_and_take)
         for thread in threads:
             thread.start()
         for _ in threads:
@@ -521,7 +550,7 @@ def test_no_call_begins_while_one_of_two_threads_still_forks(path: Path, monkeyp
     store = SQLiteStore(path, busy_timeout=PATIENCE)
     connections = store._connections
     reading = connections.state.get().reading
-    forks, waits = threading.Event(), threading.Event()
+    forks, forked, waits, may_end = (threading.Event() for _ in range(4))
     wait, wait_for = reading.wait, reading.wait_for
 
     def wait_for_readers(predicate: Callable[[], bool], timeout: float | None = None) -> bool:
@@ -533,19 +562,26 @@ def test_no_call_begins_while_one_of_two_threads_still_forks(path: Path, monkeyp
         waits.set()
         return wait(timeout)
 
+    def fork() -> None:
+        resume = connections.pause()
+        forked.set()
+        assert may_end.wait(PATIENCE)
+        resume()
+
     with ThreadPoolExecutor() as threads:
         end_first = connections.pause()
         monkeypatch.setattr(reading, "wait_for", wait_for_readers)
-        second = threads.submit(connections.pause)
+        second = threads.submit(fork)
         assert forks.wait(PATIENCE)
         end_first()
-        end_second = second.result(PATIENCE)
+        assert forked.wait(PATIENCE)
         monkeypatch.setattr(reading, "wait", wait_for_forks)
         reader = threads.submit(store.get, "job")
         reader.add_done_callback(lambda _: waits.set())
         assert waits.wait(PATIENCE)
         has_read = reader.done()
-        end_second()
+        may_end.set()
+        second.result(PATIENCE)
         assert (has_read, reader.result(PATIENCE)) == (False, None)
     store.close()
 
@@ -567,10 +603,9 @@ def test_a_signal_handler_that_raises_while_a_fork_waits_blocks_no_later_call(
             connections_module._before_fork()
     connections_module._after_fork()
     for store in stores:
-        state = store._connections.state.get()
-        assert (state.forks, state.turn.locked()) == (0, False)
-        assert store.create(draft("job")).id == "job"
-        assert store.get("job") is not None
+        with ThreadPoolExecutor() as threads:
+            assert threads.submit(store.create, draft("job")).result(PATIENCE).id == "job"
+            assert threads.submit(store.get, "job").result(PATIENCE) is not None
         store.close()
 
 

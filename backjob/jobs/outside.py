@@ -9,6 +9,7 @@ from typing import BinaryIO, Final
 from backjob.errors import InvalidRequest
 from backjob.jobs.engine import UsesEngine
 from backjob.model import JobState, Output, Query, Seconds, Status, check_duration, parse_position
+from backjob.model.durations import LONGEST
 from backjob.status.embedding import ElementOptions, Markup, element, text_of
 from backjob.worker.offload import sleep
 from backjob.worker.running import current
@@ -275,4 +276,5 @@ class Outside(UsesEngine):
 
 
 def _limit(timeout: Seconds | None) -> float | None:
-    return None if timeout is None else check_duration("timeout", timeout)
+    # Of a deadline that is over less than 0 may be left, which the standard library's time limits allow.
+    return None if timeout is None else max(0.0, check_duration("timeout", timeout, -LONGEST))

@@ -41,12 +41,25 @@ def application(_environ: Any, _start_response: Any) -> Any:
     raise NotImplementedError
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, "3"], ids=str)
+def test_a_wait_of_no_duration_is_refused(world: Bench, value: Any) -> None:
+    job_id = world.start()
+    refuse("timeout", lambda: world.jobs.join(job_id, timeout=value))
+    refuse("timeout", lambda: asyncio.run(world.jobs.ajoin(job_id, timeout=value)))
+
+
+@pytest.mark.parametrize("left", [-0.001, -3600, timedelta(seconds=-5)], ids=str)
+def test_a_wait_until_a_deadline_that_is_over_ends_at_once(world: Bench, left: Any) -> None:
+    job_id = world.start()
+    with pytest.raises(TimeoutError):
+        world.jobs.join(job_id, timeout=left)
+    with pytest.raises(TimeoutError):
+        asyncio.run(world.jobs.ajoin(job_id, timeout=left))
+
+
 @pytest.mark.parametrize("value", NEVER_A_DURATION, ids=lambda value: str(value)[:10])
 def test_a_value_that_is_no_duration_is_refused(world: Bench, tmp_path: Path, value: Any) -> None:
-    job_id = world.start()
     jobs = world.jobs
-    refuse("timeout", lambda: jobs.join(job_id, timeout=value))
-    refuse("timeout", lambda: asyncio.run(jobs.ajoin(job_id, timeout=value)))
     refuse("delay", lambda: world.start(delay=value))
     refuse("expires", lambda: world.start(expires=value))
     refuse("retry_delay", lambda: world.start(retry_delay=value))

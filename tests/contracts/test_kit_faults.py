@@ -29,6 +29,7 @@ RACES: Final = {"claims": 160, "creates": 160, "due": 60, "slot_takes": 320, "co
 class Suite(OutagesOfAFile, StoreContract):
     __test__ = False
     patience = PATIENCE
+    examples = race_examples = 400  # a search ends at the first failure, and must not miss it by chance
 
 
 def made(store: type[Any]) -> Callable[[Path, Clock], Store]:

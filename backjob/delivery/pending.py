@@ -32,8 +32,8 @@ class PendingDelivery:
 
     ``run`` is the run to deliver, and ``first_sent`` when (monotonic, s) its first request was sent, from which the
     delivery timeout counts; it counts anew after the job has waited for room or proof. ``tried`` is for how long (s) requests
-    of this run had failed before that, and ``failures`` how many have. ``refusals`` counts the last answers in a row of busy processes. ``is_claimed``: the run was
-    claimed, and this process keeps the credentials for the next one.
+    of this run had failed before that, and ``failures`` how many have. ``refusals`` counts the last answers in a row of busy
+    processes. ``is_claimed``: the run was claimed, and this process keeps the credentials for the next one.
     """
 
     job_id: str

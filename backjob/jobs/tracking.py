@@ -44,7 +44,7 @@ class Tracking(Slices):
         between two items once `time_left` is 0. A sequence continues by its index, a Django queryset by its primary key, any
         other iterable by skipping. After a crash, the items of the last 0.1 s may be repeated; with ``resume="each"`` only
         the one in hand. Any other string names one of several loops (``"each:…"`` both). An item is done when the next one
-        is asked for. Raises `InvalidRequest`, also if a database transaction is open, or within a streamed file or result.
+        is asked for. Raises `InvalidRequest`, also in an open database transaction and in a streamed file or result.
         """
         text = None if text is None else text_of("text", text)
         _check_total(total)

@@ -24,9 +24,8 @@ def check_text(longest: int | None = None, *, largest: int | None = None) -> _Va
     def check(_: object, attribute: Attribute[Any], value: object) -> None:
         if not isinstance(value, str):
             return
-        if not (value.isascii() and "\0" not in value) and not is_storable(
-            value
-        ):  # the usual case first, without a call
+        is_plain = value.isascii() and "\0" not in value  # the usual case, without a call of a Python function
+        if not is_plain and not is_storable(value):
             raise InvalidRequest(
                 attribute.name, "contains NUL or a lone surrogate, which no store can keep; clean_text() replaces them"
             )

@@ -37,8 +37,9 @@ class Reports:
     """The reports of one run of a job: base class of `backjob.worker.running.Running`.
 
     It calls ``dirty`` when something stays unwritten, so that the monitor writes it. ``renewal`` is how often the run's lease
-    is renewed (s), and with it signs of life are written. ``stamps`` writes times into the output. ``waits_to_end``: the action has returned, but the store does not
-    take the end yet. ``is_refused``: the store has refused a report as it was. ``ended``: this run is over, or another process has ended it; its action may be running still.
+    is renewed (s), and with it signs of life are written. ``stamps`` writes times into the output. ``waits_to_end``: the action
+    has returned, but the store does not take the end yet. ``is_refused``: the store has refused a report as it was. ``ended``:
+    this run is over, or another process has ended it; its action may be running still.
     """
 
     def __init__(

@@ -52,8 +52,9 @@ class Running(Reports):
     one. ``error`` is the end that the action asked for, or that an error handler noted. ``left_by`` is the `JobExit` that
     ended the action, if an adapter has already turned it into a response. ``message`` is that of an exception which the
     framework turns into a 4xx response. ``file`` is the file that the action has made; its `conclude` keeps it, as ``keeping``
-    says. ``has_begun_answer``: only a part of the response was collected yet that is to be the job's file or result. ``began`` is the monotonic time (s) of the claim. ``surroundings`` are contexts for each thread of the action, and
-    ``at_end`` the functions of observers for its end.
+    says. ``has_begun_answer``: only a part of the response that is to be the job's file or result was collected yet. ``began``
+    is the monotonic time (s) of the claim. ``surroundings`` are contexts for each thread of the action, and ``at_end`` the
+    functions of observers for its end.
     """
 
     def __init__(

@@ -31,8 +31,8 @@ AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
 asked: list[str] = []
 
 
-class NosyMiddleware:
-    """Reads the user before the view, as many middlewares do."""
+class EitherMiddleware:
+    """A middleware for synchronous and for asynchronous sites."""
 
     sync_capable = async_capable = True
 
@@ -43,26 +43,25 @@ class NosyMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: Any) -> Any:
+        return self.get_response(request)
+
+
+class NosyMiddleware(EitherMiddleware):
+    """Reads the user before the view, as many middlewares do."""
+
+    def __call__(self, request: Any) -> Any:
         if self.is_async:
             return self.in_event_loop(request)
         asked.append(request.user.get_username())
-        return self.get_response(request)
+        return super().__call__(request)
 
     async def in_event_loop(self, request: Any) -> Any:
         asked.append((await request.auser()).get_username())
         return await self.get_response(request)
 
 
-class CompletingMiddleware:
+class CompletingMiddleware(EitherMiddleware):
     """Gives the user another attribute, as django-otp's does. It reads the user and the session at the first use."""
-
-    sync_capable = async_capable = True
-
-    def __init__(self, get_response: Any) -> None:
-        self.get_response = get_response
-        self.is_async = iscoroutinefunction(get_response)
-        if self.is_async:
-            markcoroutinefunction(self)
 
     def __call__(self, request: Any) -> Any:
         user = request.user
@@ -73,7 +72,7 @@ class CompletingMiddleware:
             return user
 
         request.user = SimpleLazyObject(completed)
-        return self.get_response(request)
+        return super().__call__(request)
 
 
 class HeaderMiddleware(RemoteUserMiddleware):

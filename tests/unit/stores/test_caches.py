@@ -86,7 +86,7 @@ def test_a_failure_to_read_many_entries_is_the_stores() -> None:
 
 
 def counted(cache: Any) -> tuple[Any, list[str]]:
-    """Return a cache and the list of the reads that it is asked for."""
+    """Return a cache, and a list to which it adds each read."""
     get, get_many = cache.get, cache.get_many
     calls: list[str] = []
 
